@@ -1,0 +1,3 @@
+"""Declarative builder of signed, verified composefs system images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""composefs images: EROFS files that hold only metadata."""

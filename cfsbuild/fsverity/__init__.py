@@ -1,0 +1,1 @@
+"""fs-verity digests: computed here, and measured or enabled by the kernel."""

@@ -1,0 +1,1 @@
+"""Node kinds: what goes into the tree."""

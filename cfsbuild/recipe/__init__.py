@@ -1,0 +1,1 @@
+"""From TOML text to a typed recipe with origins."""

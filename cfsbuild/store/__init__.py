@@ -1,0 +1,1 @@
+"""The shared store: objects, node results, layers, images and references."""

@@ -1,0 +1,1 @@
+"""Target kinds: what comes out."""
