@@ -1,0 +1,119 @@
+"""fs-verity digests of bytes, descriptors and files: computed here, equal to what the kernel measures.
+
+Two implementations give the same digests: the native kernels, when the extension module was built, and
+hashlib. The environment variable CFSBUILD_NATIVE=0 takes the second; CFSBUILD_SHA256_KERNEL names one native
+kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+
+from cfsbuild.errors import UsageError
+from cfsbuild.fsverity import merkle, plain
+from cfsbuild.fsverity.algorithm import Algorithm
+
+_READ = 1 << 20
+_POOL_FILES = 512
+"""Fewer files than this do not pay for starting worker processes."""
+
+_native: ModuleType | None
+try:
+    from cfsbuild.fsverity import _verity
+
+    _native = _verity
+except ImportError:
+    _native = None
+
+
+def use_native(enabled: bool) -> None:  # noqa: FBT001 (the joint's signature)
+    """Take the native kernels where they were built (the default), or hashlib, from now on.
+
+    Sets the environment variable CFSBUILD_NATIVE, so that worker processes do the same.
+    """
+    os.environ["CFSBUILD_NATIVE"] = "1" if enabled else "0"
+
+
+def native_module() -> ModuleType | None:
+    """Return the extension module if it was built and is wanted."""
+    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
+
+
+def forced_kernel() -> str:
+    """Return the native kernel that the environment asks for; empty lets the processor decide."""
+    return os.environ.get("CFSBUILD_SHA256_KERNEL", "")
+
+
+def kernels() -> tuple[str, ...]:
+    """Return the native kernels that this processor can run, fastest first; empty without the module."""
+    native = native_module()
+    return tuple(native.kernels()) if native else ()
+
+
+def implementation() -> str:
+    """Return what computes SHA-256 digests: the kernel's name, or "hashlib"."""
+    available = kernels()
+    if not available:
+        return "hashlib"
+    wanted = forced_kernel()
+    if wanted and wanted not in available:
+        raise UsageError(
+            f"CFSBUILD_SHA256_KERNEL names {wanted!r}, which cannot run here",
+            resolution=f"use one of: {', '.join(available)}",
+        )
+    return wanted or available[0]
+
+
+def hash_blocks(data: bytes | bytearray | memoryview, algorithm: Algorithm) -> bytes:
+    """Return the concatenated hashes of the blocks of `data`, whose length is a multiple of 4096."""
+    native = native_module()
+    if native is None:
+        return plain.hash_blocks(data, algorithm)
+    result: bytes = native.hash_blocks(data, algorithm.kernel_id, forced_kernel())
+    return result
+
+
+class Hasher(merkle.Stream):
+    """The digest of bytes that arrive in pieces: `update` any number of times, then `digest` once."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__(algorithm, hash_blocks, plain.hash_message)
+
+
+def digest_bytes(data: bytes | bytearray | memoryview, algorithm: Algorithm) -> bytes:
+    """Return the raw fs-verity digest of a file that holds `data`."""
+    hasher = Hasher(algorithm)
+    hasher.update(data)
+    return hasher.digest()
+
+
+def digest_fd(fd: int, algorithm: Algorithm) -> tuple[bytes, int]:
+    """Return the raw digest and the size of everything from `fd`'s position to its end. Raises `OSError`."""
+    hasher = Hasher(algorithm)
+    while data := os.read(fd, _READ):
+        hasher.update(data)
+    return hasher.digest(), hasher.size
+
+
+def digest_files(
+    directory_fd: int, names: Sequence[bytes], algorithm: Algorithm, *, threads: int = 1
+) -> list[tuple[bytes, int]]:
+    """Return (raw digest, size in bytes) of each regular file that `names` gives relative to `directory_fd`.
+
+    Symbolic links are not followed in the last component. `threads` may exceed the number of processors:
+    from a cold page cache about 32 are fastest. Raises `OSError`, with the name of the first file in the
+    order of `names` that failed; a name that is not a regular file fails with EINVAL.
+    """
+    native = native_module()
+    if native is not None:
+        result: list[tuple[bytes, int]] = native.digest_files(
+            directory_fd, names, algorithm.kernel_id, threads, forced_kernel()
+        )
+        return result
+    from cfsbuild.fsverity import pool  # noqa: PLC0415 (only without the extension module)
+
+    if threads > 1 and len(names) >= _POOL_FILES:
+        return pool.digest_files(directory_fd, names, algorithm, processes=min(threads, os.cpu_count() or 1))
+    return [pool.digest_file(directory_fd, name, algorithm) for name in names]

@@ -1,0 +1,131 @@
+"""Digests of many files without the extension module: worker processes, since hashlib shares the GIL.
+
+The workers share three descriptors and no other protocol: a memory file with the names, a pipe with the
+numbers of the batches to do, and a memory file with one fixed-size record for each name's result.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import sys
+from collections.abc import Sequence
+
+from cfsbuild.errors import BuildError
+from cfsbuild.fsverity import merkle, plain
+from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
+
+_READ = 1 << 18
+_BATCH = struct.Struct("<I")
+_RECORD = struct.Struct("<iq64s")
+"""errno (0: done, -1: not done yet), size, digest."""
+
+_MAX_BATCHES = 8192
+"""So that every batch number fits into the pipe at once (64 KiB)."""
+
+
+def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[bytes, int]:
+    """Return (raw digest, size) of one regular file. Raises `OSError`."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
+        data = os.read(fd, _READ)
+        if 0 < len(data) <= BLOCK_SIZE and not os.read(fd, 1):
+            root = plain.hash_message(data.ljust(BLOCK_SIZE, b"\0"), algorithm)
+            return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm), len(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        stream = merkle.Stream(algorithm, plain.hash_blocks, plain.hash_message)
+        while data := os.read(fd, _READ):
+            stream.update(data)
+        return stream.digest(), stream.size
+    except OSError as error:
+        error.filename = name
+        raise
+    finally:
+        os.close(fd)
+
+
+def digest_files(
+    directory_fd: int, names: Sequence[bytes], algorithm: Algorithm, *, processes: int
+) -> list[tuple[bytes, int]]:
+    """Return (raw digest, size) of each of `names`, in their order. Raises `OSError`."""
+    batch = max(32, -(-len(names) // _MAX_BATCHES))
+    names_fd = os.memfd_create("names")
+    results_fd = os.memfd_create("results")
+    try:
+        _write_all(names_fd, b"\0".join(names))
+        _write_all(results_fd, _RECORD.pack(-1, 0, b"") * len(names))
+        _run_workers(directory_fd, (names_fd, results_fd), algorithm, (len(names), batch), processes)
+        data = os.pread(results_fd, _RECORD.size * len(names), 0)
+    finally:
+        os.close(names_fd)
+        os.close(results_fd)
+    results = []
+    for name, (code, size, digest) in zip(names, _RECORD.iter_unpack(data), strict=True):
+        if code < 0:
+            raise BuildError("a process that computes digests ended before its work was done")
+        if code:
+            raise OSError(code, os.strerror(code), name)
+        results.append((digest[: algorithm.digest_size], size))
+    return results
+
+
+def _run_workers(
+    directory_fd: int, files: tuple[int, int], algorithm: Algorithm, shape: tuple[int, int], processes: int
+) -> None:
+    """Start the workers and wait until every batch is done; end them when interrupted."""
+    import subprocess  # noqa: PLC0415 (only when there is much to do)
+
+    count, batch = shape
+    queue, feed = os.pipe()
+    fds = (directory_fd, *files, queue)
+    command = [sys.executable, "-m", "cfsbuild.fsverity.pool", algorithm.value, str(batch), *map(str, fds)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = []
+    try:
+        _write_all(feed, b"".join(_BATCH.pack(start) for start in range(0, count, batch)))
+        os.close(feed)
+        feed = -1
+        for _ in range(processes):
+            workers.append(subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL))  # noqa: PERF401 (those started must be ended when one cannot start)
+        for worker in workers:
+            worker.wait()
+    finally:
+        os.close(queue)
+        if feed >= 0:
+            os.close(feed)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _work(algorithm: Algorithm, batch: int, fds: tuple[int, int, int, int]) -> None:
+    """Be a worker: take batches from the queue until it is empty."""
+    directory_fd, names_fd, results_fd, queue = fds
+    data = os.pread(names_fd, os.fstat(names_fd).st_size, 0)
+    names = data.split(b"\0")
+    while number := os.read(queue, _BATCH.size):
+        (start,) = _BATCH.unpack(number)
+        records = bytearray()
+        for name in names[start : start + batch]:
+            try:
+                digest, size = digest_file(directory_fd, name, algorithm)
+                records += _RECORD.pack(0, size, digest)
+            except OSError as error:
+                records += _RECORD.pack(error.errno or errno.EIO, 0, b"")
+        os.pwrite(results_fd, records, start * _RECORD.size)
+
+
+if __name__ == "__main__":
+    _algorithm, _batch, _directory, _names, _results, _queue = sys.argv[1:]
+    _work(Algorithm(_algorithm), int(_batch), (int(_directory), int(_names), int(_results), int(_queue)))
