@@ -1,0 +1,126 @@
+"""The entry point, and the single place where an error becomes text and an exit status.
+
+Called by the name of a front end (`mkcomposefs`, `composefs-info`, `mount.composefs`) it is that
+front end, and click is never imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from cfsbuild.cli.verbs import FRONT_ENDS
+
+if TYPE_CHECKING:
+    import click
+
+PROGRAM = "cfsbuild"
+COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+EXIT_TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind as for Ctrl-C, so that everything half-done is cleaned up.
+
+    Like KeyboardInterrupt it is no error, and not caught as one.
+    """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name; default: the process's own).
+
+    Returns the exit status. Never raises for anything that a user can cause or meet.
+    """
+    name = PROGRAM
+    if argv is None:
+        argv = sys.argv[1:]
+        name = os.path.basename(sys.argv[0])  # noqa: PTH119 (pathlib costs start-up time)
+    previous = _catch_termination()
+    try:
+        if name in FRONT_ENDS:
+            return _guarded_front_end(name, argv)
+        if argv and argv[0] in FRONT_ENDS:
+            return _guarded_front_end(argv[0], argv[1:])
+        return _verbs(argv)
+    finally:
+        _restore_termination(previous)
+
+
+def _guarded_front_end(name: str, argv: list[str]) -> int:
+    """Run a front end. Its own `main` speaks about errors as the C tool does; only signals are left to us."""
+    from cfsbuild.cli.front_end import run_front_end  # noqa: PLC0415 (keeps click out)
+
+    try:
+        status = run_front_end(FRONT_ENDS[name].module, name, argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Terminated:
+        return EXIT_TERMINATED
+    except BrokenPipeError:
+        return _after_broken_pipe()
+    return status
+
+
+def _verbs(argv: list[str]) -> int:
+    """Run a verb of the click group, and funnel whatever goes wrong."""
+    from cfsbuild.cli import funnel, group  # noqa: PLC0415 (front ends do without click)
+
+    context: click.Context | None = None
+    try:
+        if COMPLETE_VARIABLE in os.environ:
+            return group.complete(os.environ[COMPLETE_VARIABLE])
+        with group.root.make_context(PROGRAM, list(argv) or ["--help"]) as context:
+            result = group.root.invoke(context)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return funnel.interrupted(EXIT_INTERRUPTED)
+    except Terminated:
+        return funnel.interrupted(EXIT_TERMINATED)
+    except BrokenPipeError:
+        return _after_broken_pipe()
+    except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
+        return funnel.report(error, funnel.settings_of(context, argv))
+    return result if isinstance(result, int) else 0
+
+
+def _after_broken_pipe() -> int:
+    """Stop quietly when the reader of our output went away, as a C program killed by SIGPIPE does."""
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+        os.close(sink)
+    except (OSError, ValueError):
+        # Standard output is no descriptor (a test's buffer): there is nothing left to flush at exit either.
+        pass
+    return EXIT_BROKEN_PIPE
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _catch_termination() -> object:
+    """Turn SIGTERM into `Terminated`; return what was there before, None if we are not the main thread."""
+    import signal  # noqa: PLC0415 (cheap, but only needed here)
+    import threading  # noqa: PLC0415
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, _terminate)
+
+
+def _restore_termination(previous: object) -> None:
+    import signal  # noqa: PLC0415
+
+    if previous is not None:
+        signal.signal(signal.SIGTERM, previous)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
