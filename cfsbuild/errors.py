@@ -11,7 +11,7 @@ import msgspec
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a value was written: a file, a line (1-based; 0 when unknown) and the key path inside the file."""
+    """Where a value was written: a file, a line (1-based; 0 when unknown), the key path inside the file."""
 
     file: str
     line: int = 0

@@ -1,0 +1,249 @@
+"""Carry out a mount spec with the kernel, and undo it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from cfsbuild.deploy import syscalls
+from cfsbuild.deploy.loop import loop_device
+from cfsbuild.deploy.sequence import FilesystemMount, erofs_mount, overlay_mount, overlay_options
+from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.erofs.constants import FLAG_HAS_ACL, HEADER_MAGIC, HEADER_VERSION
+from cfsbuild.errors import InputError, StoreError, VerificationError
+from cfsbuild.fsverity import kernel
+
+
+class Mounted(msgspec.Struct, frozen=True):
+    """What came of a mount. `enforced`: the kernel checks metadata and every read of content by digest."""
+
+    target: str
+    enforced: bool
+    why_not: str = ""
+
+
+class MountError(StoreError):
+    """The kernel refused to mount."""
+
+
+def mount(spec: MountSpec, target: Path) -> Mounted:
+    """Mount `spec` at the existing directory `target`; needs CAP_SYS_ADMIN.
+
+    Raises `VerificationError` if the image is not what `spec.digest` says, `InputError` if it is not a
+    composefs image, `MountError` with the kernel's own words otherwise.
+    """
+    if not target.is_dir():
+        raise MountError(f"{target} is not a directory", resolution=f"make it first: mkdir {target}")
+    for directory in spec.objects:
+        if not Path(directory).is_dir():
+            raise MountError(f"object directory {directory} is missing")
+    fd = _open_image(spec)
+    try:
+        measured = check_image_digest(fd, spec)
+        acl = _read_header(fd, spec.image)
+        with _metadata_mount(fd, spec, acl=acl) as metadata:
+            verity = _mount_overlay(spec, metadata, target)
+    finally:
+        os.close(fd)
+    if not verity:
+        reason = (
+            "no verity was asked for" if spec.verity == "off" else "this kernel's overlay cannot check verity"
+        )
+        return Mounted(str(target), enforced=False, why_not=reason)
+    if not measured:
+        return Mounted(str(target), enforced=False, why_not="the image file itself has no fs-verity")
+    return Mounted(str(target), enforced=True)
+
+
+def unmount(target: Path, *, lazy: bool = False) -> None:
+    """Unmount the composefs mount at `target`. Raises `MountError`."""
+    try:
+        syscalls.umount(str(target), syscalls.MNT_DETACH if lazy else 0)
+    except OSError as error:
+        hint = (
+            "something uses it still: see `fuser -vm`, or pass --lazy" if error.errno == errno.EBUSY else ""
+        )
+        raise MountError(f"cannot unmount {target}: {error.strerror}", resolution=hint) from error
+
+
+def best_verity(image: Path) -> tuple[bool, str]:
+    """Say whether the kernel can enforce `image`, and if not, why."""
+    fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        measurement = kernel.measure(fd)
+    except kernel.VerityUnsupported as error:
+        return False, error.brief
+    finally:
+        os.close(fd)
+    if measurement is None:
+        return False, "fs-verity is not enabled on the image file"
+    return True, ""
+
+
+def check_image_digest(fd: int, spec: MountSpec) -> bool:
+    """Compare the image with `spec.digest`, if any, by the kernel's own measurement.
+
+    Returns whether the file has fs-verity. Raises `VerificationError` with reason `image-no-verity` or
+    `image-digest`.
+    """
+    try:
+        measurement = kernel.measure(fd)
+        absent = "fs-verity is not enabled on it" if measurement is None else ""
+    except kernel.VerityUnsupported as error:
+        measurement, absent = None, error.brief
+    if not spec.digest:
+        return measurement is not None
+    if measurement is None:
+        raise VerificationError(
+            f"image {spec.image} has no fs-verity",
+            details=f"its digest was to be {spec.digest}, but the kernel cannot vouch for it: {absent}",
+            resolution="enable it with `cfsbuild store enable-verity` on a file system that has the feature",
+            reason="image-no-verity",
+        )
+    if measurement.digest.hex() != spec.digest:
+        raise VerificationError(
+            f"image {spec.image} has the wrong fs-verity digest",
+            details=f"expected {spec.digest}\nfound    {measurement.digest.hex()}",
+            reason="image-digest",
+        )
+    return True
+
+
+def _open_image(spec: MountSpec) -> int:
+    try:
+        return os.open(spec.image, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MountError(f"cannot open image {spec.image}: {error.strerror}") from error
+
+
+def _read_header(fd: int, name: str) -> bool:
+    """Check the composefs header; returns whether the image has POSIX ACLs."""
+    header = os.pread(fd, 32, 0)
+    magic = int.from_bytes(header[0:4], "little")
+    version = int.from_bytes(header[4:8], "little")
+    if len(header) < 32 or magic != HEADER_MAGIC:
+        raise InputError(f"{name} is not a composefs image", reason="magic")
+    if version != HEADER_VERSION:
+        raise InputError(f"{name} has composefs header version {version}, only 1 is known", reason="version")
+    return bool(int.from_bytes(header[8:12], "little") & FLAG_HAS_ACL)
+
+
+@contextmanager
+def _metadata_mount(fd: int, spec: MountSpec, *, acl: bool) -> Iterator[str]:
+    """Mount the EROFS image at a private place for as long as the overlay needs its path."""
+    with tempfile.TemporaryDirectory(prefix="cfsbuild-mount-") as directory:
+        try:
+            _mount_erofs(fd, spec, directory, acl=acl)
+        except OSError as error:
+            raise MountError(
+                f"cannot mount the metadata of {spec.image}: {error.strerror}", details=_words(error)
+            ) from error
+        try:
+            yield directory
+        finally:
+            syscalls.umount(directory, syscalls.MNT_DETACH)
+
+
+def _mount_erofs(fd: int, spec: MountSpec, directory: str, *, acl: bool) -> None:
+    try:
+        _attach(erofs_mount(f"/proc/self/fd/{fd}", acl=acl), directory, spec.idmap)
+    except OSError as error:
+        if error.errno != errno.ENOTBLK:
+            raise
+        with loop_device(fd) as device:
+            _attach(erofs_mount(device, acl=acl), directory, spec.idmap)
+
+
+def _mount_overlay(spec: MountSpec, metadata: str, target: Path) -> bool:
+    """Mount the overlay; returns whether it checks verity."""
+    try:
+        refused = _attach(overlay_mount(spec, metadata), str(target), "")
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+            raise MountError(f"cannot mount {spec.image}: {error.strerror}", details=_words(error)) from error
+        return _mount_classic(spec, metadata, target, _words(error))
+    return spec.verity != "off" and "verity" not in refused
+
+
+def _mount_classic(spec: MountSpec, metadata: str, target: Path, words: str) -> bool:
+    wanted = {"off": (False,), "try": (True, False), "require": (True,)}[spec.verity]
+    flags = syscalls.MS_RDONLY if spec.read_only else 0
+    failure: OSError | None = None
+    for data_only in (True, False):
+        for verity in wanted:
+            options = overlay_options(spec, metadata, data_only=data_only, verity=verity)
+            try:
+                syscalls.mount("composefs", str(target), "overlay", flags, options)
+            except OSError as error:
+                failure = error
+                if error.errno != errno.EINVAL:
+                    break
+            else:
+                return verity
+    strerror = failure.strerror if failure else "no way to mount was left"
+    raise MountError(f"cannot mount {spec.image}: {strerror}", details=words)
+
+
+def _attach(what: FilesystemMount, directory: str, idmap: str) -> set[str]:
+    """Create and attach one file system; returns the keys of optional settings that the kernel refused."""
+    fd = syscalls.fsopen(what.filesystem)
+    try:
+        refused = _configure(fd, what)
+        mounted = syscalls.fsmount(fd, syscalls.MOUNT_ATTR_RDONLY if what.read_only else 0)
+    except OSError as error:
+        error.add_note(_kernel_log(fd))
+        raise
+    finally:
+        os.close(fd)
+    try:
+        if idmap:
+            _apply_idmap(mounted, idmap)
+        syscalls.move_mount(mounted, directory)
+    finally:
+        os.close(mounted)
+    return refused
+
+
+def _configure(fd: int, what: FilesystemMount) -> set[str]:
+    refused = set()
+    for setting in what.settings:
+        try:
+            if setting.value is None:
+                syscalls.fsconfig_flag(fd, setting.key)
+            else:
+                syscalls.fsconfig_string(fd, setting.key, setting.value)
+        except OSError:
+            if not setting.optional:
+                raise
+            refused.add(setting.key)
+    syscalls.fsconfig_create(fd)
+    return refused
+
+
+def _apply_idmap(mounted: int, idmap: str) -> None:
+    namespace = os.open(idmap, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.idmap_mount(mounted, namespace)
+    finally:
+        os.close(namespace)
+
+
+def _kernel_log(fd: int) -> str:
+    """Return what the kernel wrote into the configuration context, one message a line."""
+    lines: list[str] = []
+    while True:
+        try:
+            message = os.read(fd, 4096)
+        except OSError:  # ENODATA: no message left; anything else: none can be had
+            return "\n".join(lines)
+        lines.append(message.decode(errors="replace").strip().removeprefix("e ").removeprefix("w "))
+
+
+def _words(error: OSError) -> str:
+    return "\n".join(getattr(error, "__notes__", []))
