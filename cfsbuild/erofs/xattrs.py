@@ -1,0 +1,87 @@
+"""Xattrs of an image: which are shared between inodes, where they stand, and the area behind each inode.
+
+Composefs format, "Xattrs": a (name, value) pair that occurs twice or more is stored once and referred to.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from cfsbuild.erofs import format as fmt
+from cfsbuild.erofs.inodes import Node
+from cfsbuild.errors import InputError
+
+Pair = tuple[bytes, bytes]
+
+
+class XattrTable:
+    """The xattrs of all inodes. `offsets` are the places of the shared pairs in the shared area."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        counts: dict[Pair, int] = {}
+        for node in nodes:
+            for pair in node.xattrs.items():
+                counts[pair] = counts.get(pair, 0) + 1
+        self.bits: dict[bytes, int] = {}
+        self.names: dict[bytes, tuple[int, bytes]] = {}
+        for name in {name for name, _ in counts}:
+            self.bits[name] = ~(1 << fmt.filter_bit(name))
+            self.names[name] = fmt.xattr_index(name)
+        self.shared = b""
+        self.offsets: dict[Pair, int] = {}
+        shared = sorted(
+            (pair for pair, count in counts.items() if count > 1), key=_shared_order, reverse=True
+        )
+        self._place(shared)
+
+    def _place(self, pairs: list[Pair]) -> None:
+        area = bytearray()
+        for pair in pairs:
+            self.offsets[pair] = len(area)
+            area += self.encode(pair)
+        self.shared = bytes(area)
+
+    def encode(self, pair: Pair) -> bytes:
+        """Return the entry of a pair, padded to four bytes."""
+        name, value = pair
+        index, suffix = self.names[name]
+        entry = fmt.XATTR_ENTRY.pack(len(suffix), index, len(value)) + suffix + value
+        return entry + bytes(-len(entry) & 3)
+
+    def area_size(self, node: Node) -> int:
+        """Return how many bytes the xattrs of `node` take behind its inode."""
+        if not node.xattrs:
+            return 0
+        size = 12
+        shared = 0
+        for name, value in sorted(node.xattrs.items()):
+            if (name, value) in self.offsets and shared < fmt.SHARED_MAX:
+                shared += 1
+                size += 4
+            else:
+                size += fmt.round_up(4 + len(self.names[name][1]) + len(value), 4)
+        if (size - 12) // 4 + 1 > 0xFFFF:
+            raise InputError(f"an inode has {size} bytes of xattrs, which is more than an image can hold")
+        return size
+
+    def area(self, node: Node, base: int) -> bytes:
+        """Return the xattr area of `node`; `base` is the offset of the shared area in its first block."""
+        if not node.xattrs:
+            return b""
+        names = 0xFFFFFFFF
+        ids: list[int] = []
+        inline: list[bytes] = []
+        for pair in sorted(node.xattrs.items()):
+            names &= self.bits[pair[0]]
+            offset = self.offsets.get(pair)
+            if offset is not None and len(ids) < fmt.SHARED_MAX:
+                ids.append((base + offset) // 4)
+            else:
+                inline.append(self.encode(pair))
+        header = fmt.XATTR_HEADER.pack(names, len(ids))
+        return header + struct.pack(f"<{len(ids)}I", *ids) + b"".join(inline)
+
+
+def _shared_order(pair: Pair) -> tuple[bytes, int, bytes]:
+    """Return the sort key of the shared area, which is in descending order but puts longer values first."""
+    return pair[0], len(pair[1]), pair[1]
