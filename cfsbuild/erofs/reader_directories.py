@@ -21,10 +21,11 @@ def read_children(data: bytes, inode: ImageInode, *, nid: int, parent_nid: int) 
 
     Raises `InputError` unless names are strictly ascending and valid, `.` is `nid` and `..` is `parent_nid`.
     """
-    groups = []
     start, end = inode.blocks
-    for group in range(start, end, constants.BLOCK_SIZE):
-        groups.append(_read_group(data, group, min(group + constants.BLOCK_SIZE, end)))
+    groups = [
+        _read_group(data, group, min(group + constants.BLOCK_SIZE, end))
+        for group in range(start, end, constants.BLOCK_SIZE)
+    ]
     if inode.tail[1] > inode.tail[0]:
         groups.append(_read_group(data, *inode.tail))
     names, nids, types = (list(chain.from_iterable(column)) for column in zip(*groups, strict=True))
