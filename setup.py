@@ -7,13 +7,13 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-VERITY_SOURCES = "cfsbuild/fsverity/native/sha256_*.c"
+VERITY_SOURCES = [f"cfsbuild/fsverity/native/{name}.c" for name in ("sha_*", "merkle", "batch")]
 
 MODULES = {
     "cfsbuild.fsverity._verity": ["cfsbuild/fsverity/native/*.c"],
     "cfsbuild.tree._scan": ["cfsbuild/tree/native/*.c"],
     "cfsbuild.erofs._emit": ["cfsbuild/erofs/native/*.c"],
-    "cfsbuild.store._ingest": ["cfsbuild/store/native/*.c", VERITY_SOURCES],
+    "cfsbuild.store._ingest": ["cfsbuild/store/native/*.c", *VERITY_SOURCES],
 }
 
 

@@ -103,8 +103,8 @@ def digest_files(
     """Return (raw digest, size in bytes) of each regular file that `names` gives relative to `directory_fd`.
 
     Symbolic links are not followed in the last component. `threads` may exceed the number of processors:
-    from a cold page cache about 32 are fastest. Raises `OSError`, with the name of the first file in the
-    order of `names` that failed; a name that is not a regular file fails with EINVAL.
+    from a cold page cache about 32 are fastest. Raises `OSError`, with the name of a file that failed; a name
+    that is not a regular file fails with EINVAL. A file that grows meanwhile counts up to its first size.
     """
     native = native_module()
     if native is not None:

@@ -27,19 +27,20 @@ _MAX_BATCHES = 8192
 
 
 def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[bytes, int]:
-    """Return (raw digest, size) of one regular file. Raises `OSError`."""
+    """Return (raw digest, size) of one regular file, as long as it is now. Raises `OSError`."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
-        data = os.read(fd, _READ)
-        if 0 < len(data) <= BLOCK_SIZE and not os.read(fd, 1):
+        data = os.read(fd, min(_READ, status.st_size))
+        if 0 < len(data) == status.st_size <= BLOCK_SIZE:
             root = plain.hash_message(data.ljust(BLOCK_SIZE, b"\0"), algorithm)
             return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm), len(data)
-        os.lseek(fd, 0, os.SEEK_SET)
         stream = merkle.Stream(algorithm, plain.hash_blocks, plain.hash_message)
-        while data := os.read(fd, _READ):
+        while data:
             stream.update(data)
+            data = os.read(fd, min(_READ, status.st_size - stream.size))
         return stream.digest(), stream.size
     except OSError as error:
         error.filename = name

@@ -1,0 +1,288 @@
+#include "batch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CLAIM = 32, THREADS_MAX = 256, POLL_NS = 50 * 1000 * 1000 };
+
+static void fail(struct batch *b, size_t index, int error)
+{
+    pthread_mutex_lock(&b->lock);
+    if (!b->error || index < b->failed) {
+        b->error = error;
+        b->failed = index;
+    }
+    pthread_mutex_unlock(&b->lock);
+    atomic_store(&b->stop, 1);
+}
+
+/* Reads until size bytes are there or the file ends; returns how many, or -1. */
+static ssize_t read_all(int fd, uint8_t *to, size_t size)
+{
+    size_t got = 0;
+
+    while (got < size) {
+        const ssize_t n = read(fd, to + got, size - got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    return (ssize_t)got;
+}
+
+static int write_all(int fd, const uint8_t *from, size_t size)
+{
+    while (size) {
+        const ssize_t n = write(fd, from, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        from += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static void finished(struct batch *b, size_t index, int64_t size)
+{
+    b->sizes[index] = size;
+    atomic_fetch_add_explicit(&b->done, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&b->bytes, (size_t)size, memory_order_relaxed);
+}
+
+/* Hashes what is in the arena and hands it on. */
+static void flush(struct batch *b, struct merkle *m)
+{
+    if (!m->file_count)
+        return;
+    merkle_batch(m);
+    for (size_t i = 0; i < m->file_count && !atomic_load(&b->stop); i++) {
+        const struct merkle_file *file = &m->files[i];
+        int error = 0;
+
+        memcpy(b->results + file->index * SLOT, file->digest, m->hash);
+        if (b->hooks.keep)
+            error = b->hooks.keep(b->hooks.context, file->index, file->digest, m->arena + file->offset, file->size);
+        if (error)
+            fail(b, file->index, error);
+        else
+            finished(b, file->index, (int64_t)file->size);
+    }
+    m->used = m->file_count = 0;
+}
+
+static int checked(struct batch *b, size_t index, int fd)
+{
+    struct stat now;
+
+    if (!b->hooks.check)
+        return 0;
+    return fstat(fd, &now) ? errno : b->hooks.check(b->hooks.context, index, &now);
+}
+
+static int small(struct batch *b, struct merkle *m, size_t index, int fd, size_t size)
+{
+    const size_t room = (size + BLOCK - 1) / BLOCK * BLOCK;
+    const int is_inline = b->inline_bytes && size <= b->inline_bytes;
+    uint8_t *to = b->results + index * SLOT;
+
+    if (!is_inline) {
+        if (m->used + room > ARENA || m->file_count == BATCH_FILES)
+            flush(b, m);
+        to = m->arena + m->used;
+    }
+    const ssize_t got = read_all(fd, to, size);
+    int error = got < 0 ? errno : checked(b, index, fd);
+    if (!error && (size_t)got < size && b->expected)
+        error = CHANGED;
+    if (error)
+        return error;
+    if (is_inline)
+        finished(b, index, got);
+    else
+        merkle_add(m, index, (size_t)got);
+    return 0;
+}
+
+/* Reads a large file piece by piece from one descriptor, and writes it to the spool unless that is -1. */
+static int pass(struct merkle *m, int from, int spool, uint64_t size, uint64_t *total)
+{
+    for (*total = 0; *total < size;) {
+        const size_t want = size - *total < ARENA ? (size_t)(size - *total) : ARENA;
+        const ssize_t got = read_all(from, m->arena, want);
+
+        if (got < 0)
+            return errno;
+        if (spool >= 0) {
+            const int error = write_all(spool, m->arena, (size_t)got);
+            if (error)
+                return error;
+        }
+        *total += (uint64_t)got;
+        if (got > 0 && merkle_stream(m, (size_t)got))
+            return ENOMEM;
+        if ((size_t)got < want)
+            break;
+    }
+    return 0;
+}
+
+static int large(struct batch *b, struct merkle *m, size_t index, int fd, uint64_t size)
+{
+    uint8_t *digest = b->results + index * SLOT;
+    int spool = -1, cloned = 0, error = 0;
+    uint64_t total = 0;
+
+    flush(b, m);
+    if (b->hooks.spool && (error = b->hooks.spool(b->hooks.context, index, fd, &spool, &cloned)))
+        return error;
+    error = pass(m, cloned ? spool : fd, cloned ? -1 : spool, size, &total);
+    if (merkle_finish(m, total, digest) && !error)
+        error = ENOMEM;
+    if (!error)
+        error = checked(b, index, fd);
+    if (!error && total < size && b->expected)
+        error = CHANGED;
+    if (b->hooks.spool) {
+        const int late = b->hooks.settle(b->hooks.context, index, spool, error ? NULL : digest);
+        error = error ? error : late;
+    }
+    if (!error)
+        finished(b, index, (int64_t)total);
+    return error;
+}
+
+static void one(struct batch *b, struct merkle *m, size_t index)
+{
+    const int fd = openat(b->directory, b->names[index], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    uint64_t size = 0;
+    int error = 0;
+
+    if (fd < 0) {
+        fail(b, index, errno);
+        return;
+    }
+    if (b->expected)
+        size = (uint64_t)b->expected[index];
+    else if (fstat(fd, &st))
+        error = errno;
+    else if (!S_ISREG(st.st_mode))
+        error = EINVAL;
+    else
+        size = (uint64_t)st.st_size;
+    if (!error)
+        error = size > ARENA ? large(b, m, index, fd, size) : small(b, m, index, fd, (size_t)size);
+    close(fd);
+    if (error)
+        fail(b, index, error);
+}
+
+/* Large files first, so that none of them is begun when all else is done. */
+static void work(struct batch *b, struct merkle *m)
+{
+    size_t i;
+
+    while (b->expected && !atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next_large, 1)) < b->count)
+        if (b->expected[i] > ARENA)
+            one(b, m, i);
+    while (!atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next, CLAIM)) < b->count)
+        for (const size_t end = i + CLAIM; i < end && i < b->count && !atomic_load(&b->stop); i++)
+            if (!b->expected || b->expected[i] <= ARENA)
+                one(b, m, i);
+    flush(b, m);
+}
+
+static void *worker(void *argument)
+{
+    struct batch *b = argument;
+    struct merkle m;
+
+    if (merkle_init(&m, b->algorithm, b->kernel))
+        fail(b, 0, ENOMEM);
+    else
+        work(b, &m);
+    merkle_free(&m);
+    pthread_mutex_lock(&b->lock);
+    b->running--;
+    pthread_cond_signal(&b->idle);
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* Waits for the workers; calls poll meanwhile. Returns whether poll stopped them. */
+static int wait_for(struct batch *b)
+{
+    int stopped = 0;
+
+    pthread_mutex_lock(&b->lock);
+    while (b->running) {
+        struct timespec until;
+
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += POLL_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&b->idle, &b->lock, &until);
+        if (b->running && b->hooks.poll && !stopped) {
+            pthread_mutex_unlock(&b->lock);
+            stopped = b->hooks.poll(b->hooks.context);
+            if (stopped)
+                atomic_store(&b->stop, 1);
+            pthread_mutex_lock(&b->lock);
+        }
+    }
+    pthread_mutex_unlock(&b->lock);
+    return stopped;
+}
+
+int batch_run(struct batch *b)
+{
+    pthread_t threads[THREADS_MAX];
+    pthread_condattr_t attributes;
+    const size_t useful = b->count / CLAIM + 1;
+    unsigned wanted = b->threads < THREADS_MAX ? b->threads : THREADS_MAX, started = 0;
+
+    if (wanted > useful)
+        wanted = (unsigned)useful;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->idle, &attributes);
+    pthread_condattr_destroy(&attributes);
+    while (started < wanted) {
+        pthread_mutex_lock(&b->lock);
+        b->running++;
+        pthread_mutex_unlock(&b->lock);
+        if (pthread_create(&threads[started], NULL, worker, b)) {
+            pthread_mutex_lock(&b->lock);
+            b->running--;
+            pthread_mutex_unlock(&b->lock);
+            break;
+        }
+        started++;
+    }
+    if (!started) {
+        b->running = 1;
+        worker(b);
+    }
+    const int stopped = wait_for(b);
+    while (started)
+        pthread_join(threads[--started], NULL);
+    pthread_cond_destroy(&b->idle);
+    pthread_mutex_destroy(&b->lock);
+    if (stopped && !b->error) {
+        b->error = EINTR;
+        b->failed = b->count;
+    }
+    return b->error ? -1 : 0;
+}
