@@ -21,15 +21,19 @@ VECTORS = [
     (
         b"",
         "sha512",
-        "ccf9e5aea1c2a64efa2f2354a6024b90dffde6bbc017825045dce374474e13d1"
-        "0adb9dadcc6ca8e17a3c075fbd31336e8f266ae6fa93a6c3bed66f9e784e5abf",
+        (
+            "ccf9e5aea1c2a64efa2f2354a6024b90dffde6bbc017825045dce374474e13d1"
+            "0adb9dadcc6ca8e17a3c075fbd31336e8f266ae6fa93a6c3bed66f9e784e5abf"
+        ),
     ),
     (b"hello world", "sha256", "1e2eaa4202d750a41174ee454970b92c1bc2f925b1e35076d8c7d5f56362ba64"),
     (
         b"hello world",
         "sha512",
-        "18430270729d162d4e469daca123ae61893db4b0583d8f7081e3bf4f92b88ba5"
-        "14e7982f10733fb6aa895195c5ae8fd2eb2c47a8be05513ce5a0c51a6f570409",
+        (
+            "18430270729d162d4e469daca123ae61893db4b0583d8f7081e3bf4f92b88ba5"
+            "14e7982f10733fb6aa895195c5ae8fd2eb2c47a8be05513ce5a0c51a6f570409"
+        ),
     ),
     (b"foo bar baz\n", "sha256", "91e7d88cb7bc9cf6d8db3b0ecf89af4abf204bef5b3ade5113d5b62ef374e70b"),
     (bytes(4096), "sha256", "babc284ee4ffe7f449377fbf6692715b43aec7bc39c094a95878904d34bac97e"),
@@ -37,8 +41,10 @@ VECTORS = [
     (
         bytes(4097),
         "sha512",
-        "4339f5da3788e60fa6857bd7040fadccd6f125b2c2334777eb14ed55179ad887"
-        "d9131e9ce78485afc23051392b71e015528abbb7be07ed7073c56480b15cedf1",
+        (
+            "4339f5da3788e60fa6857bd7040fadccd6f125b2c2334777eb14ed55179ad887"
+            "d9131e9ce78485afc23051392b71e015528abbb7be07ed7073c56480b15cedf1"
+        ),
     ),
     (b"a" * 524288, "sha256", "35ce0df2a57eb54aeba7969570bac9dfadfac295ec181a03f13ac7a7da54909e"),
     (b"a" * 524289, "sha256", "cc4f297494cf9e0b6f159db6d30a62d3fcc219fc9c0cbc2d8792bd264da4d9cb"),
