@@ -1,0 +1,240 @@
+"""Runs a plan: every job as soon as its inputs are done, each at most once, none that need not run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cfsbuild.build.executors.local import Executor, LocalExecutor
+from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
+from cfsbuild.build.node_job import run_node
+from cfsbuild.build.outputs import write_outputs
+from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, JobReport
+from cfsbuild.build.session import BuildFailures, Done, Session
+from cfsbuild.build.sink import CancellableSink
+from cfsbuild.build.sources import Sources
+from cfsbuild.build.state import BuildState, LastRun, load_state, save_state, state_path
+from cfsbuild.build.target_job import run_target, run_tree
+from cfsbuild.errors import CfsError
+from cfsbuild.events import (
+    BuildFinished,
+    BuildStarted,
+    Event,
+    JobCached,
+    JobCutOff,
+    JobFailed,
+    JobFinished,
+    JobSkipped,
+    Listener,
+    ignore,
+)
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.store.meta import check_algorithm
+from cfsbuild.targets.kind import OutFile, TargetKind, TargetOutput
+
+if TYPE_CHECKING:
+    from cfsbuild.store.store import Store
+
+PATIENCE = 1.0
+"""Seconds that jobs under way are given to notice that the build is over."""
+
+
+def execute(  # noqa: PLR0913 (what a build is given; all but the first two by keyword)
+    plan: Plan,
+    store: Store,
+    *,
+    node_kinds: Mapping[str, NodeKind],
+    target_kinds: Mapping[str, TargetKind],
+    output: Path,
+    jobs: int = 1,
+    keep_going: bool = False,
+    force: Collection[str] | None = (),
+    use_cache: bool = True,
+    listener: Listener = ignore,
+    sources: Sources | None = None,
+    executor: Executor | None = None,
+) -> BuildResult:
+    """Build everything that `plan` says and return what came out; output files go to `output`.
+
+    `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing that
+    is in the store is used. Raises what a job raised (`BuildFailures` for several, with `keep_going`); what was
+    finished before is in the store then. KeyboardInterrupt discards what is not.
+    """
+    check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
+    began = time.monotonic()
+    path = state_path(store.path, plan.recipe.path, plan.recipe.image_name, output)
+    with store.transaction() as transaction:
+        sink = CancellableSink(transaction)
+        session = Session(
+            plan,
+            store,
+            node_kinds=node_kinds,
+            target_kinds=target_kinds,
+            sink=sink,
+            state=load_state(path),
+            sources=sources or Sources(store.path / "cfsbuild" / "state"),
+            listener=listener,
+            output=output,
+            jobs=jobs,
+            force=lambda name: force is None or name in force,
+            use_cache=use_cache,
+        )
+        session.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
+        run = _Run(session, executor or LocalExecutor(jobs), keep_going=keep_going)
+        try:
+            run.all()
+        finally:
+            sink.cancel()
+            run.executor.close(patience=PATIENCE)
+        transaction.commit()
+    run.write_files(store.open_object)
+    save_state(path, _new_state(session))
+    run.raise_failures()
+    result = _result(session, time.monotonic() - began)
+    session.listener(
+        BuildFinished(
+            image=result.image,
+            digest=result.digest,
+            seconds=result.seconds,
+            ran=result.ran,
+            cached=result.cached,
+        )
+    )
+    return result
+
+
+class _Run:
+    """The scheduler: one thread decides, the executor's threads work."""
+
+    def __init__(self, session: Session, executor: Executor, *, keep_going: bool) -> None:
+        self.executor = executor
+        self._session = session
+        self._keep_going = keep_going
+        self._waiting = {job.name: set(job.inputs) for job in session.plan.jobs.values()}
+        self._running = 0
+        self._outputs: dict[str, TargetOutput] = {}
+        self._errors: list[CfsError] = []
+
+    def all(self) -> None:
+        """Run every job, or until one fails; raises only what is no `CfsError`."""
+        self._submit_ready()
+        while self._running:
+            completion = self.executor.next()
+            self._running -= 1
+            job = self._session.plan.jobs[completion.token]
+            if completion.error is None:
+                self._finished(job, completion.value)
+            elif isinstance(completion.error, CfsError):
+                self._failed(job, completion.error)
+            else:
+                raise completion.error
+            if self._keep_going or not self._errors:
+                self._submit_ready()
+
+    def raise_failures(self) -> None:
+        """Raise what jobs raised, if any did."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise BuildFailures(tuple(self._errors))
+
+    def write_files(self, open_image: Callable[[bytes], int]) -> None:
+        """Put the files of the targets that ran into the output directory."""
+        import msgspec  # noqa: PLC0415
+
+        for name, output in self._outputs.items():
+            records = write_outputs(self._session.output, output.files, open_image)
+            self._session.done[name] = msgspec.structs.replace(self._session.done[name], files=records)
+
+    def _submit_ready(self) -> None:
+        ready = [name for name, inputs in self._waiting.items() if not inputs]
+        for name in ready:
+            del self._waiting[name]
+            self._running += 1
+            job = self._session.plan.jobs[name]
+            self.executor.submit(name, lambda job=job: _work(self._session, job))  # type: ignore[misc]
+
+    def _finished(self, job: Job, value: tuple[Done, TargetOutput | None]) -> None:
+        done, output = value
+        self._session.done[job.name] = done
+        if output is not None:
+            self._outputs[job.name] = output
+        self._session.listener(_event(job, done))
+        for inputs in self._waiting.values():
+            inputs.discard(job.name)
+
+    def _failed(self, job: Job, error: CfsError) -> None:
+        self._errors.append(error)
+        self._session.listener(JobFailed(job=job.name, kind=job.kind, brief=error.brief))
+        if self._keep_going:
+            self._skip_dependents(job.name)
+
+    def _skip_dependents(self, name: str) -> None:
+        for dependent in [other for other, inputs in self._waiting.items() if name in inputs]:
+            if self._waiting.pop(dependent, None) is not None:
+                self._session.listener(JobSkipped(job=dependent, because=name))
+                self._skip_dependents(dependent)
+
+
+def _work(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
+    if job.role == NODE:
+        return run_node(session, job), None
+    if job.role == TREE:
+        return run_tree(session, job), None
+    return run_target(session, job)
+
+
+def _event(job: Job, done: Done) -> Event:
+    if done.outcome == CACHED:
+        return JobCached(job=job.name, kind=job.kind, key=done.key)
+    if done.outcome == CUT_OFF:
+        return JobCutOff(job=job.name, kind=job.kind, key=done.key)
+    return JobFinished(job=job.name, kind=job.kind, key=done.key, output=done.output, seconds=done.seconds)
+
+
+def _new_state(session: Session) -> BuildState:
+    """Return the state after this build: jobs that failed or were skipped keep what was known of them."""
+    jobs = {name: run for name, run in session.before.jobs.items() if name in session.plan.jobs}
+    for name, done in session.done.items():
+        last = session.last(name)
+        jobs[name] = LastRun(
+            key=done.key,
+            components=done.components,
+            output=done.output,
+            outcome=done.outcome,
+            seconds=done.seconds,
+            reasons=done.reasons or (last.reasons if last is not None and last.key == done.key else ()),
+            inputs=session.outputs(session.plan.jobs[name].inputs),
+            reference=done.reference,
+            files=done.files,
+        )
+    return BuildState(image=session.plan.recipe.image_name, jobs=jobs, trees=session.trees.known)
+
+
+def _result(session: Session, seconds: float) -> BuildResult:
+    images = []
+    reports = []
+    for job in session.plan.jobs.values():
+        done = session.done[job.name]
+        reports.append(
+            JobReport(
+                job=job.name,
+                kind=job.kind,
+                outcome=done.outcome,
+                key=done.key,
+                output=done.output,
+                seconds=done.seconds,
+                reasons=done.reasons,
+            )
+        )
+        if job.role == TARGET:
+            files = tuple(str(session.output / record.name) for record in done.files)
+            images.append(
+                ImageReport(target=job.local_name, digest=done.output, reference=done.reference, files=files)
+            )
+    return BuildResult(
+        image=session.plan.recipe.image_name, images=tuple(images), jobs=tuple(reports), seconds=seconds
+    )

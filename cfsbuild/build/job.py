@@ -1,0 +1,100 @@
+"""What a plan consists of: jobs, as plain data that can be remembered and read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from cfsbuild.errors import UsageError
+from cfsbuild.nodes.kind import Owners
+from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+NODE: Final = "node"
+TREE: Final = "tree"
+TARGET: Final = "target"
+Role = Literal["node", "tree", "target"]
+
+TREE_KIND = "merge"
+"""What a job that merges a nested recipe's layers is called where others name their kind."""
+
+TARGET_PREFIX = "targets."
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a build.
+
+    `name` is the node's name, `targets.NAME` for a target, `NODE/` for the tree of the recipe that the image node
+    NODE nests and `NODE/NAME` for that recipe's nodes. `recipe` indexes `Plan.recipes`. `needs` are the jobs that
+    it directly depends on, `layers` all node jobs whose layers it sees, in merge order; `waits` says whether it
+    reads what they produce, so that it can only start when they are done. `nested` names the tree job of an image
+    node's recipe.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    recipe: int = 0
+    needs: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    waits: bool = False
+    nested: str = ""
+    owners: Owners = Owners()
+
+    @property
+    def local_name(self) -> str:
+        """Return the name that the job's own recipe uses for it."""
+        return self.name.rpartition("/")[2].removeprefix(TARGET_PREFIX if self.role == TARGET else "")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the jobs that must be done before this one can start."""
+        if self.nested:
+            return (*self.layers, self.nested) if self.waits else (self.nested,)
+        return self.layers if self.waits else ()
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a build will do, in the order in which layers are merged.
+
+    `recipes` are the recipe itself and, after it, the recipes that its image nodes nest.
+    """
+
+    recipes: tuple[Recipe, ...]
+    jobs: dict[str, Job]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the image that is built."""
+        return self.recipes[0]
+
+    def node(self, job: Job) -> NodeSpec:
+        """Return the table behind a node job."""
+        return self.recipes[job.recipe].nodes[job.local_name]
+
+    def target(self, job: Job) -> TargetSpec:
+        """Return the table behind a target job."""
+        return self.recipes[job.recipe].targets[job.local_name]
+
+    def job(self, name: str) -> Job:
+        """Return the job called `name`; raises `UsageError` with the names that exist."""
+        if name in self.jobs:
+            return self.jobs[name]
+        raise UsageError(
+            f"the recipe has no node {name!r}",
+            resolution="one of: " + ", ".join(self.jobs),
+        )
+
+    def graph(self) -> nx.DiGraph[str]:
+        """Return the plan as a networkx graph: an edge from each job to those that need it, the job as `job`."""
+        import networkx as nx  # noqa: PLC0415 (a remembered plan is run without it)
+
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        for job in self.jobs.values():
+            graph.add_node(job.name, job=job)
+        for job in self.jobs.values():
+            graph.add_edges_from((need, job.name) for need in job.needs)
+        return graph

@@ -1,0 +1,232 @@
+"""The no-change path: is everything that a build came from, and everything that it made, still what it was?
+
+A memo holds the digests of all recipe files, the environment that counts, a signature of each local source, the plan,
+and what came out. When all of it still holds, the build is over before anything heavy is imported. When only
+sources changed, the plan is taken from the memo.
+
+File: the 8 bytes `CFSMEMO1`, the header's length (4 bytes, little endian), the header (msgpack), then the data
+of all signatures, one after the other. It lies in the store's `cfsbuild/state`, is written atomically, and is read
+only by the user who wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+import cfsbuild
+from cfsbuild.build.keys import digest_of
+from cfsbuild.build.outputs import altered
+from cfsbuild.build.result import BuildResult
+from cfsbuild.build.sources import Signature, Sources, sign
+from cfsbuild.build.state import OutRecord, write_atomically
+
+MAGIC = b"CFSMEMO1"
+MEMO_VERSION = 1
+
+ENVIRONMENT = ("SOURCE_DATE_EPOCH",)
+"""Variables that shape what a recipe means."""
+
+TICK_NS = 10**7
+"""A file system's clock is at least this fine on Linux (a jiffy is at most 10 ms)."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for: two builds with equal requests share a memo."""
+
+    recipe: str
+    profiles: tuple[str, ...] = ()
+    overrides: dict[str, str] = {}
+    store: str
+    output: str
+
+
+class SourceRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A signature without its data, which follows the header; `size` is the data's length in bytes."""
+
+    path: str
+    tree: bool
+    newest_ns: int
+    taken_ns: int
+    size: int
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """One image: its plan (`remembered.encode_plan`), what came out, and the files that were written."""
+
+    plan: bytes
+    result: BuildResult
+    files: tuple[OutRecord, ...]
+
+
+class Memo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The header. `texts` maps recipe files to the digests of their bytes."""
+
+    version: int = MEMO_VERSION
+    program: str
+    request: Request
+    environment: dict[str, str]
+    texts: dict[str, str]
+    sources: tuple[SourceRecord, ...]
+    built: tuple[Built, ...]
+
+
+class Recalled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a memo is still good for. `results` when nothing changed; else `plans` when the recipe did not."""
+
+    results: tuple[BuildResult, ...] = ()
+    plans: tuple[bytes, ...] = ()
+    sources: dict[Path, Signature] = {}
+    changed: tuple[str, ...] = ()
+
+
+def program_identity() -> str:
+    """Return what tells one installation of this program from another: its version and its files' times."""
+    newest = count = 0
+    todo = [os.path.dirname(cfsbuild.__file__)]  # noqa: PTH120 (start-up)
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__":
+                        todo.append(entry.path)
+                elif entry.name.endswith((".py", ".so")):
+                    newest = max(newest, entry.stat().st_mtime_ns)
+                    count += 1
+    return f"{cfsbuild.__version__} {count} {newest}"
+
+
+def memo_path(request: Request) -> Path:
+    """Return where the memo for `request` is kept."""
+    identity = msgspec.msgpack.encode((os.geteuid(), request))
+    return Path(request.store) / "cfsbuild" / "state" / f"memo-{digest_of(identity)[:32]}"
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables of `environ` that shape what a recipe means."""
+    return {name: environ[name] for name in ENVIRONMENT if name in environ}
+
+
+def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
+    """Compare the memo for `request`, if there is one, with what is there now."""
+    loaded = _load(memo_path(request))
+    if loaded is None:
+        return Recalled()
+    memo, blob = loaded
+    if (
+        memo.version != MEMO_VERSION
+        or memo.request != request
+        or memo.environment != environment(environ)
+        or memo.program != program_identity()
+        or not _texts_hold(memo.texts)
+    ):
+        return Recalled()
+    sources: dict[Path, Signature] = {}
+    changed = []
+    offset = 0
+    for record in memo.sources:
+        path = Path(record.path)
+        sources[path] = now = sign(path)
+        if now.tree != record.tree or now.data != blob[offset : offset + record.size]:
+            changed.append(record.path)
+        offset += record.size
+    plans = tuple(built.plan for built in memo.built)
+    if changed or not _outputs_hold(request, memo.built):
+        return Recalled(plans=plans, sources=sources, changed=tuple(changed))
+    results = tuple(msgspec.structs.replace(built.result, unchanged=True) for built in memo.built)
+    return Recalled(results=results, sources=sources)
+
+
+def remember(
+    request: Request,
+    environ: Mapping[str, str],
+    texts: Mapping[str, str],
+    sources: Sources,
+    built: Sequence[Built],
+) -> bool:
+    """Write the memo of a build; where a source is too young to be trusted remove it and return False."""
+    path = memo_path(request)
+    signatures = sources.signatures
+    if any(signature.racy for signature in signatures.values()):
+        path.unlink(missing_ok=True)
+        return False
+    memo = Memo(
+        program=program_identity(),
+        request=request,
+        environment=environment(environ),
+        texts=dict(texts),
+        sources=tuple(
+            SourceRecord(str(source), known.tree, known.newest_ns, known.taken_ns, len(known.data))
+            for source, known in signatures.items()
+        ),
+        built=tuple(built),
+    )
+    header = msgspec.msgpack.encode(memo)
+    data = [known.data for known in signatures.values()]
+    write_atomically(path, MAGIC, len(header).to_bytes(4, "little"), header, *data)
+    return True
+
+
+def text_digests(files: Sequence[Path], since_ns: int) -> dict[str, str] | None:
+    """Return the digests of recipe files that were read after `since_ns`; None if one may have changed meanwhile."""
+    digests = {}
+    for file in files:
+        try:
+            if file.stat().st_ctime_ns >= since_ns - TICK_NS:
+                return None
+            digests[str(file)] = digest_of(file.read_bytes())
+        except OSError:
+            return None
+    return digests
+
+
+def _load(path: Path) -> tuple[Memo, bytes] | None:
+    """Return header and signature data; None when there is no memo that may be trusted."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None
+            data = file.read()
+        start = len(MAGIC) + 4
+        end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+        if data[: len(MAGIC)] != MAGIC:
+            return None
+        return msgspec.msgpack.decode(data[start:end], type=Memo), data[end:]
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        # No memo, or one of another version of this program: a normal build follows.
+        return None
+
+
+def _texts_hold(texts: Mapping[str, str]) -> bool:
+    for name, digest in texts.items():
+        try:
+            with open(name, "rb") as file:  # noqa: PTH123 (start-up)
+                if digest_of(file.read()) != digest:
+                    return False
+        except OSError:
+            # The file is gone or unreadable: loading the recipe says so better.
+            return False
+    return True
+
+
+def _outputs_hold(request: Request, built: Sequence[Built]) -> bool:
+    for one in built:
+        if altered(Path(request.output), one.files):
+            return False
+        for image in one.result.images:
+            if not _image_holds(request.store, image.digest, image.reference):
+                return False
+    return True
+
+
+def _image_holds(store: str, digest: str, reference: str) -> bool:
+    """Say whether an image is in the store, listed, and what its reference names."""
+    try:
+        os.stat(f"{store}/images/{digest}")
+        return not reference or os.readlink(f"{store}/images/refs/{reference}").endswith("/" + digest)
+    except OSError:
+        # Removed, by us or by another program: it is built again.
+        return False

@@ -1,0 +1,103 @@
+"""Files in the output directory: written whole or not at all, never hard links into the store."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cfsbuild.build.state import OutRecord
+from cfsbuild.errors import StoreError, UsageError
+from cfsbuild.targets.kind import OutFile
+
+FICLONE = 0x40049409
+"""ioctl(2) request of linux/fs.h: let a file share another one's extents."""
+
+_NO_REFLINK = {
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.ETXTBSY,
+}
+
+OpenImage = Callable[[bytes], int]
+"""Return a read-only descriptor of the image with a raw digest."""
+
+
+def write_outputs(directory: Path, files: Iterable[OutFile], open_image: OpenImage) -> tuple[OutRecord, ...]:
+    """Put `files` into `directory`, each atomically; return what they look like then.
+
+    Raises `StoreError` for what the file system refuses.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return tuple(_write(directory, file, open_image) for file in files)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to the output directory {directory}",
+            details=str(error),
+            resolution="choose another with --output DIR",
+            reason=errno.errorcode.get(error.errno or 0, "output"),
+        ) from error
+
+
+def _write(directory: Path, file: OutFile, open_image: OpenImage) -> OutRecord:
+    if "/" in file.name or file.name in {"", ".", ".."}:
+        raise UsageError(f"{file.name!r} cannot be the name of an output file")
+    path = directory / file.name
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=directory)
+    try:
+        with open(descriptor, "wb", closefd=True) as target:  # noqa: PTH123 (a descriptor)
+            if file.image:
+                _copy_image(open_image(bytes.fromhex(file.image)), target.fileno())
+            else:
+                target.write(file.data)
+                target.flush()
+            os.fchmod(target.fileno(), 0o644)
+        os.replace(temporary, path)  # noqa: PTH105 (the temporary's name is a string)
+    except BaseException:
+        os.unlink(temporary)  # noqa: PTH108
+        raise
+    return _record(file.name, path.stat())
+
+
+def _copy_image(source: int, target: int) -> None:
+    """Share the image's extents with the descriptor `target`, or copy its bytes; closes `source`."""
+    try:
+        try:
+            fcntl.ioctl(target, FICLONE, source)
+        except OSError as error:
+            if error.errno not in _NO_REFLINK:
+                raise
+            offset, size = 0, os.fstat(source).st_size
+            while offset < size:
+                count = os.sendfile(target, source, offset, size - offset)
+                if count == 0:
+                    raise StoreError("an image shrank while it was copied", reason="image-shrank") from error
+                offset += count
+    finally:
+        os.close(source)
+
+
+def _record(name: str, status: os.stat_result) -> OutRecord:
+    return OutRecord(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def altered(directory: Path, records: Iterable[OutRecord]) -> list[str]:
+    """Return the names of those files that are no longer what was written to `directory`."""
+    found = []
+    for record in records:
+        try:
+            status = os.lstat(directory / record.name)
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(record.name)
+            continue
+        if _record(record.name, status) != record:
+            found.append(record.name)
+    return found

@@ -1,0 +1,60 @@
+"""What a build gives back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cfsbuild.build.reasons import Reason
+
+RESULT_VERSION = 1
+
+RAN = "ran"
+CACHED = "cached"
+CUT_OFF = "cut-off"
+
+
+class JobReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one job. `outcome` is `ran`, `cached` or `cut-off`; `output` names what it gave."""
+
+    job: str
+    kind: str
+    outcome: str
+    key: str
+    output: str
+    seconds: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+
+
+class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target gave. `digest` is lower-case hex; `files` are paths in the output directory, image first."""
+
+    target: str
+    digest: str
+    reference: str
+    files: tuple[str, ...]
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An image and how it came about. `unchanged` says that a remembered build was still right."""
+
+    version: int = RESULT_VERSION
+    image: str
+    images: tuple[ImageReport, ...]
+    jobs: tuple[JobReport, ...] = ()
+    seconds: float = 0.0
+    unchanged: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Return the first image's digest."""
+        return self.images[0].digest if self.images else ""
+
+    @property
+    def ran(self) -> int:
+        """Return how many jobs ran."""
+        return sum(job.outcome == RAN for job in self.jobs)
+
+    @property
+    def cached(self) -> int:
+        """Return how many jobs did not have to run."""
+        return len(self.jobs) - self.ran

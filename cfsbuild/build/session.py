@@ -1,0 +1,178 @@
+"""What the jobs of one build share while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from cfsbuild.build.job import Plan
+from cfsbuild.build.state import BuildState, LastRun, OutRecord
+from cfsbuild.build.reasons import Reason
+from cfsbuild.build.sources import Sources
+from cfsbuild.build.trees import Trees
+from cfsbuild.errors import BuildError, CfsError
+from cfsbuild.events import Event, Listener
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.store.results import NodeResult
+from cfsbuild.targets.kind import TargetKind
+from cfsbuild.tree.layer import Layer
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished job gave. `layer` is set when the job made it, so that nobody has to read it back."""
+
+    key: str
+    components: dict[str, str]
+    output: str
+    outcome: str
+    seconds: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+    layer: Layer | None = None
+    reference: str = ""
+    files: tuple[OutRecord, ...] = ()
+
+
+class Sink(Protocol):
+    """What a build needs of a store's transaction, or of something that keeps nothing."""
+
+    algorithm: Algorithm
+
+    def add_bytes(self, data: bytes, /) -> bytes:
+        """Take `data` in; return its raw digest."""
+
+    def add_fd(self, fd: int, /) -> tuple[bytes, int]:
+        """Take in everything from `fd`'s position to its end."""
+
+    def put_layer(self, layer: Layer) -> str:
+        """Take in a layer; return its name."""
+
+    def put_result(self, result: NodeResult) -> None:
+        """Record a node's result."""
+
+    def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
+        """Take in an image that needs `objects`; return its raw digest."""
+
+    def set_ref(self, name: str, digest: bytes) -> None:
+        """Name an image."""
+
+
+class ReadableStore(Protocol):
+    """What a build reads from a store."""
+
+    path: Path
+    algorithm: Algorithm
+
+    def result(self, key: str, /) -> NodeResult | None:
+        """Return the result recorded under `key`."""
+
+    def layer(self, name: str, /) -> Layer | None:
+        """Return a layer."""
+
+    def missing(self, digests: Iterable[bytes], /) -> Collection[bytes]:
+        """Return those of `digests` that are not in the store."""
+
+
+class Serialised:
+    """A listener that hands events on from one thread at a time."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event, /) -> None:
+        """Hand `event` on when it is its turn."""
+        with self._lock:
+            self._listener(event)
+
+
+class Session:
+    """One build. `done` is written by the thread that schedules; jobs read of it only what they wait for."""
+
+    def __init__(  # noqa: PLR0913 (the parts of a build, each given once)
+        self,
+        plan: Plan,
+        store: ReadableStore,
+        *,
+        node_kinds: Mapping[str, NodeKind],
+        target_kinds: Mapping[str, TargetKind],
+        sink: Sink,
+        state: BuildState,
+        sources: Sources,
+        listener: Listener,
+        output: Path,
+        jobs: int,
+        force: Callable[[str], bool],
+        use_cache: bool = True,
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.node_kinds = node_kinds
+        self.target_kinds = target_kinds
+        self.sink = sink
+        self.before = state
+        self.sources = sources
+        self.listener: Listener = Serialised(listener)
+        self.output = output
+        self.jobs = jobs
+        self.force = force
+        self.use_cache = use_cache
+        self.algorithm = store.algorithm
+        self.done: dict[str, Done] = {}
+        self.trees = Trees(plan, node_kinds, self.layer, dict(state.trees))
+        self._layers: dict[str, Layer] = {}
+        self._lock = threading.Lock()
+
+    def outputs(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the outputs of the finished jobs `names`."""
+        return {name: self.done[name].output for name in names}
+
+    def last(self, name: str) -> LastRun | None:
+        """Return what became of a job when the recipe was last built."""
+        return self.before.jobs.get(name)
+
+    def layer(self, name: str) -> Layer:
+        """Return the layer that the finished node job `name` gave; raises `BuildError` if it has vanished."""
+        done = self.done[name]
+        if done.layer is not None:
+            return done.layer
+        with self._lock:
+            if done.output not in self._layers:
+                found = self.store.layer(done.output)
+                if found is None:
+                    raise BuildError(
+                        f"the layer of node {name!r} vanished from the store while building",
+                        resolution="build again",
+                        reason="layer-vanished",
+                    )
+                self._layers[done.output] = found
+            return self._layers[done.output]
+
+    def cached_layer(self, key: str) -> tuple[NodeResult | None, Layer | None, str]:
+        """Look a key up: the result, its layer, and the reason word if it cannot be used."""
+        result = self.store.result(key) if self.use_cache else None
+        if result is None:
+            return None, None, "result-missing"
+        layer = self.store.layer(result.layer)
+        if layer is None:
+            return result, None, "result-missing"
+        if self.store.missing(inode.digest for inode in layer.entries.values() if inode.digest):
+            return result, layer, "object-missing"
+        return result, layer, ""
+
+
+class BuildFailures(BuildError):
+    """Several jobs failed (`--keep-going`). The exit status is the gravest of theirs."""
+
+    def __init__(self, errors: tuple[CfsError, ...]) -> None:
+        super().__init__(f"{len(errors)} jobs failed", reason="several")
+        self.errors = errors
+        self.exit_code = max(error.exit_code for error in errors)
+
+    def problems(self) -> tuple[Any, ...]:
+        """Return every problem of every job that failed."""
+        return tuple(problem for error in self.errors for problem in error.problems())

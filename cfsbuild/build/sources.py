@@ -1,0 +1,120 @@
+"""What local sources look like: a signature of each, taken before it is read.
+
+A signature that is equal later means that nothing changed in between, unless a file was written within
+`RACY_NS` of the moment when the signature was taken (a clock tick is coarser than a write): `racy` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.recipe.model import NodeSpec
+
+RACY_NS = 2 * 10**9
+
+_STATUS = struct.Struct("<QQqqqIIIQQ")
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source looked like: `data` is the packed status of a file, or of all that a tree holds.
+
+    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch).
+    """
+
+    tree: bool
+    data: bytes
+    newest_ns: int
+    taken_ns: int
+
+    @property
+    def racy(self) -> bool:
+        """Say whether a change right after the signature was taken could go unseen."""
+        return self.newest_ns > self.taken_ns - RACY_NS
+
+
+def pack_status(status: os.stat_result) -> bytes:
+    """Return what identifies a version of a file: times in ns, no atime."""
+    return _STATUS.pack(
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_nlink,
+        status.st_rdev,
+    )
+
+
+def sign(path: Path) -> Signature:
+    """Return the signature of the file or tree at `path`; of a path where nothing is: no data."""
+    taken = time.time_ns()
+    try:
+        status = path.stat()
+    except OSError:
+        return Signature(tree=False, data=b"", newest_ns=0, taken_ns=taken)
+    if not stat.S_ISDIR(status.st_mode):
+        return Signature(tree=False, data=pack_status(status), newest_ns=status.st_ctime_ns, taken_ns=taken)
+    from cfsbuild.tree.scan import scan  # noqa: PLC0415 (only for trees)
+
+    found = scan(path)
+    return Signature(tree=True, data=found.signature, newest_ns=found.newest_ns, taken_ns=taken)
+
+
+def local_paths(kind: NodeKind, spec: NodeSpec) -> Iterator[tuple[str, Path]]:
+    """Yield each local path that a node names, as written and as it is found here."""
+    for key in kind.path_keys:
+        value: Any = getattr(spec.params, key, None)
+        for written in [value] if isinstance(value, str) else value or ():
+            yield written, spec.resolve(key, written)
+
+
+class Sources:
+    """Signatures of everything that a build reads. `directory` is where the stat cache of this user lies."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._signatures: dict[Path, Signature] = {}
+        self._named: dict[str, tuple[tuple[str, Path], ...]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def signatures(self) -> dict[Path, Signature]:
+        """Return what each source looked like before it was read."""
+        return self._signatures
+
+    def know(self, path: Path, signature: Signature) -> None:
+        """Take over a signature that was taken a moment ago."""
+        self._signatures[path] = signature
+
+    def observe(self, job: str, kind: NodeKind, spec: NodeSpec) -> None:
+        """Take the signatures of a node's sources, unless they are known."""
+        named = tuple(local_paths(kind, spec))
+        with self._lock:
+            self._named[job] = named
+            for _, path in named:
+                if path not in self._signatures:
+                    self._signatures[path] = sign(path)
+
+    def changed(self, job: str) -> str:
+        """Return the first of a node's single-file sources that is no longer what it was; "" if none is.
+
+        Trees are left to the kind: it notices while it reads them.
+        """
+        for written, path in self._named.get(job, ()):
+            before = self._signatures[path]
+            if not before.tree and sign(path).data != before.data:
+                return written
+        return ""

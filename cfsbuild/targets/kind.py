@@ -1,0 +1,79 @@
+"""What a target kind is: a parameter struct, and a function from a tree to what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from cfsbuild.errors import Problem
+from cfsbuild.events import Listener
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.recipe.model import Recipe, TargetSpec
+from cfsbuild.tree.layer import Tree
+
+
+class TargetSink(Protocol):
+    """Where images go: a store's transaction."""
+
+    def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
+        """Take in an image that needs `objects`; return its raw fs-verity digest."""
+
+    def set_ref(self, name: str, digest: bytes) -> None:
+        """Let `name` stand for the image `digest` once the transaction is committed."""
+
+
+class TreeSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The merged tree and where its paths come from. `node_of` gives "" for implicit directories."""
+
+    tree: Tree
+    node_of: Callable[[bytes], str]
+
+
+class TargetContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the functions of a target kind are given besides their parameters."""
+
+    recipe: Recipe
+    spec: TargetSpec
+    source: TreeSource
+    sink: TargetSink
+    algorithm: Algorithm
+    jobs: int
+    listener: Listener
+
+
+class OutFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file for the output directory: either the bytes, or the image of that digest in the store."""
+
+    name: str
+    data: bytes = b""
+    image: str = ""
+
+
+class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target made. `digest` is lower-case hex; `reference` its name in the store ("" when it has none)."""
+
+    digest: str
+    reference: str = ""
+    files: tuple[OutFile, ...] = ()
+
+
+def no_problems(recipe: Recipe, spec: TargetSpec) -> tuple[Problem, ...]:
+    """Find nothing wrong beyond what the parameter types already check."""
+    del recipe, spec
+    return ()
+
+
+class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A target kind. Raise `version` whenever the same key could give another output than before."""
+
+    name: str
+    version: int
+    summary: str
+    params: type[msgspec.Struct]
+    emit: Callable[[TargetContext, Any], TargetOutput]
+    path_keys: tuple[str, ...] = ()
+    """Parameters that name local paths."""
+    check: Callable[[Recipe, TargetSpec], tuple[Problem, ...]] = no_problems
+    """Find what is wrong before anything runs."""

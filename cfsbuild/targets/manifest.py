@@ -1,0 +1,89 @@
+"""The manifest: which node each path of an image comes from (`docs/formats/manifest.md`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cfsbuild.errors import InputError
+from cfsbuild.targets.kind import TreeSource
+from cfsbuild.tree.paths import depth_first
+
+MANIFEST_VERSION = 1
+
+_HEX = frozenset("0123456789abcdef")
+
+IMPLICIT = ""
+"""The "node" of directories that no node declares."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The paths of an image by the node that contributed them.
+
+    `nodes` maps a node's name ("" for implicit directories) to its paths in depth-first order. Paths are text:
+    bytes that are not UTF-8 and backslashes stand as `\\xHH`. `digest` is the image's, lower-case hex.
+    """
+
+    version: int = MANIFEST_VERSION
+    image: str
+    digest: str
+    nodes: dict[str, list[str]]
+
+
+def escape(path: bytes) -> str:
+    """Return `path` as text: UTF-8, with `\\xHH` for each undecodable byte and for the backslash."""
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        text = path.replace(b"\\", b"\\x5c").decode(errors="backslashreplace")
+    else:
+        if "\\" in text:
+            text = text.replace("\\", "\\x5c")
+    return text
+
+
+def unescape(text: str) -> bytes:
+    """Return the path that `escape` wrote as `text`; raises `InputError` for anything else."""
+    first, *rest = text.split("\\")
+    parts = [first.encode()]
+    for part in rest:
+        digits = part[1:3]
+        if part[:1] != "x" or len(digits) != 2 or not _HEX.issuperset(digits):
+            raise InputError(f"manifest path {text!r} has a malformed escape")
+        parts.append(bytes.fromhex(digits) + part[3:].encode())
+    return b"".join(parts)
+
+
+def make_manifest(image: str, digest: str, source: TreeSource) -> Manifest:
+    """Return the manifest of the image `digest` made of `source`."""
+    nodes: dict[str, list[str]] = {}
+    node_of = source.node_of
+    tree = source.tree
+    paths = tree.entries if not tree.links else sorted([*tree.entries, *tree.links], key=depth_first)
+    for path in paths:
+        name = node_of(path)
+        known = nodes.get(name)
+        if known is None:
+            known = nodes[name] = []
+        known.append(escape(path))
+    return Manifest(image=image, digest=digest, nodes=dict(sorted(nodes.items())))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest's file content: one line of JSON."""
+    return msgspec.json.encode(manifest) + b"\n"
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Return the manifest in `data`; raises `InputError` if it is none of this version."""
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputError("manifest is damaged", details=str(error)) from error
+    if manifest.version != MANIFEST_VERSION:
+        raise InputError(f"manifest has version {manifest.version}, this program reads {MANIFEST_VERSION}")
+    return manifest
+
+
+def origins(manifest: Manifest) -> dict[bytes, str]:
+    """Return the node of each path, as `ls --origin` shows it."""
+    return {unescape(path): name for name, listed in manifest.nodes.items() for path in listed}
