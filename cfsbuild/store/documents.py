@@ -1,0 +1,108 @@
+"""Reading the documents of a store: whatever is missing, damaged or untrusted is a cache miss, never an error.
+
+fsck reports damage; a build only builds again what it cannot read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Collection
+
+from cfsbuild import limits
+from cfsbuild.errors import InputError
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store import contents, layout, results, syscalls, trees
+from cfsbuild.tree.layer import Layer, Tree, decode_layer, document_digest
+
+_TOUCH_SECONDS = 3600
+"""A result that is used gets a new mtime, but not more often than this: gc counts its age from there."""
+
+
+def list_documents(store_fd: int, directory: str) -> list[str]:
+    """Return the names in a directory of documents, sorted, strays too; none when it is absent. Raises `OSError`."""
+    try:
+        fd = syscalls.open_directory(directory, dir_fd=store_fd)
+    except FileNotFoundError:
+        return []
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def read_document(
+    store_fd: int, directory: str, name: str, *, limit: int = limits.DOCUMENT_BYTES
+) -> bytes | None:
+    """Return a document's bytes; None when it is not there or not a file that can be read."""
+    try:
+        return syscalls.read_file(store_fd, f"{directory}/{name}", limit=limit)
+    except OSError:
+        return None
+
+
+def read_layer(store_fd: int, name: str) -> Layer | None:
+    """Return the layer `name`; None when it is absent or not what its name says."""
+    data = read_document(store_fd, layout.LAYERS, layout.check_document(name))
+    if data is None or document_digest(data) != name:
+        return None
+    try:
+        return decode_layer(data)
+    except InputError:
+        return None
+
+
+def read_tree(store_fd: int, name: str) -> Tree | None:
+    """Return the tree `name`; None when it is absent or not what its name says."""
+    data = read_document(store_fd, layout.TREES, layout.check_document(name))
+    if data is None or document_digest(data) != name:
+        return None
+    try:
+        return trees.decode_tree(data)
+    except InputError:
+        return None
+
+
+def read_result(store_fd: int, key: str, owners: Collection[int]) -> results.NodeResult | None:
+    """Return the result recorded under `key`; None when it is absent, damaged, or written by a user not in `owners`.
+
+    A result is only as good as who wrote it: unlike an object, nothing in it can be checked.
+    """
+    name = f"{layout.NODES}/{layout.check_document(key)}"
+    try:
+        status = os.stat(name, dir_fd=store_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:
+        return None
+    data = read_document(store_fd, layout.NODES, key, limit=results.RESULT_BYTES)
+    try:
+        result = None if data is None else results.decode_result(data, key)
+    except InputError:
+        return None
+    if time.time() - status.st_mtime > _TOUCH_SECONDS:
+        with contextlib.suppress(OSError):
+            # A read-only store, or another user's file: gc then counts from when it was written.
+            os.utime(name, dir_fd=store_fd, follow_symlinks=False)
+    return result
+
+
+def read_contents(store_fd: int, digest: bytes, algorithm: Algorithm) -> tuple[bytes, ...] | None:
+    """Return the objects that the list beside an image names; None when there is no good list."""
+    data = read_document(store_fd, layout.CONTENTS, digest.hex())
+    try:
+        return None if data is None else contents.decode_contents(data, algorithm)
+    except InputError:
+        return None
+
+
+def layer_objects(layer: Layer) -> set[bytes]:
+    """Return the digests of the objects that a layer needs."""
+    return {inode.digest for inode in layer.entries.values() if inode.digest}
+
+
+def tree_objects(tree: Tree) -> set[bytes]:
+    """Return the digests of the objects that a tree needs."""
+    return {inode.digest for inode in tree.entries.values() if inode.digest}

@@ -1,0 +1,169 @@
+"""The objects of a store: finding, opening and checking them by digest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+
+from cfsbuild.errors import StoreError, VerificationError
+from cfsbuild.fsverity import digest as fsverity
+from cfsbuild.fsverity import kernel
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store import layout, syscalls
+
+
+class Objects:
+    """Object files below `objects/`.
+
+    `owners` are the user ids whose objects are taken at their name; those of other users are hashed before use.
+    """
+
+    def __init__(self, store_fd: int, algorithm: Algorithm, owners: Collection[int]) -> None:
+        self._store_fd = store_fd
+        self.fd = syscalls.open_directory(layout.OBJECTS, dir_fd=store_fd)
+        self.algorithm = algorithm
+        self._owners = owners
+
+    def close(self) -> None:
+        """Give up the descriptor."""
+        os.close(self.fd)
+
+    def status(self, digest: bytes) -> os.stat_result | None:
+        """Return the status of an object's file; None when it is not in `objects/`. Raises `OSError`."""
+        try:
+            return os.stat(layout.object_name(digest), dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def find(self, digest: bytes) -> os.stat_result | None:
+        """Return the status of an object's file, fetched back from gc's trash if need be. Raises `OSError`."""
+        status = self.status(digest)
+        if status is None and self.recover(digest):
+            status = self.status(digest)
+        return status
+
+    def recover(self, digest: bytes) -> bool:
+        """Rename an object back from gc's trash; False when it is not there or the store is read-only."""
+        name = digest.hex()
+        for batch in trash_batches(self._store_fd):
+            source = f"{layout.TRASH}/{batch}/{name}"
+            try:
+                os.stat(source, dir_fd=self._store_fd, follow_symlinks=False)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name[:2], dir_fd=self.fd)
+                syscalls.rename_new(self._store_fd, source, self.fd, layout.object_name(digest))
+            except FileExistsError:
+                return True
+            except OSError:
+                # Not in this batch, purged meanwhile, or not ours to move: then the object is absent.
+                continue
+            return True
+        return False
+
+    def trusts(self, digest: bytes, status: os.stat_result, size: int | None = None) -> bool:
+        """Say whether an object that is there may be used: a regular file of `size` bytes, written by someone
+        trusted or else with the content that its name promises. Raises `OSError`.
+        """  # noqa: D205 (one sentence)
+        if not stat.S_ISREG(status.st_mode) or (size is not None and status.st_size != size):
+            return False
+        return status.st_uid in self._owners or self.matches(digest)
+
+    def matches(self, digest: bytes) -> bool:
+        """Hash an object's content, or ask the kernel that enforces it, and compare. Raises `OSError`."""
+        fd = self._open(layout.object_name(digest))
+        try:
+            measured = measure(fd)
+            if measured is not None and measured.algorithm is self.algorithm:
+                return measured.digest == digest
+            return fsverity.digest_fd(fd, self.algorithm)[0] == digest
+        finally:
+            os.close(fd)
+
+    def open(self, digest: bytes) -> int:
+        """Return a read-only descriptor of an object. Raises `StoreError` when it is absent, or `OSError`."""
+        status = self.find(digest)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            raise StoreError(
+                f"object {digest.hex()} is not in the store",
+                resolution="run cfsbuild store fsck, or build the image again",
+                reason="missing-object",
+            )
+        return self._open(layout.object_name(digest))
+
+    def read(self, digest: bytes) -> bytes:
+        """Return an object's content, verified against its name.
+
+        Raises `StoreError` when it is absent, `VerificationError` when it is damaged, or `OSError`.
+        """
+        with open(self.open(digest), "rb") as file:
+            data = file.read()
+        if fsverity.digest_bytes(data, self.algorithm) != digest:
+            raise VerificationError(
+                f"object {digest.hex()} is damaged",
+                resolution="run cfsbuild store fsck --repair",
+                reason="object-digest",
+            )
+        return data
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Return those of `digests` whose objects are not there, in their order, each once. Raises `OSError`."""
+        wanted = dict.fromkeys(digests)
+        shards: dict[str, frozenset[str]] = {}
+        result = []
+        for digest in wanted:
+            name = digest.hex()
+            shard = name[:2]
+            if shard not in shards:
+                shards[shard] = frozenset(self.shard(shard))
+            if name[2:] not in shards[shard] and not self.recover(digest):
+                result.append(digest)
+        return result
+
+    def shards(self) -> list[str]:
+        """Return the names of all entries of `objects/`, sorted; strays too. Raises `OSError`."""
+        return sorted(os.listdir(self.fd))
+
+    def shard(self, shard: str) -> list[str]:
+        """Return the names of all entries of `objects/shard`, sorted; none when it is absent. Raises `OSError`."""
+        try:
+            fd = syscalls.open_directory(shard, dir_fd=self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def all(self) -> Iterator[bytes]:
+        """Yield the digest of every object, ascending; strays are passed over. Raises `OSError`."""
+        for shard in self.shards():
+            if layout.is_shard(shard):
+                for rest in self.shard(shard):
+                    digest = layout.digest_of(shard, rest, self.algorithm)
+                    if digest is not None:
+                        yield digest
+
+    def _open(self, name: str) -> int:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+
+
+def trash_batches(store_fd: int) -> list[str]:
+    """Return the names of gc's trash directories, newest first; none when there is no trash. Raises `OSError`."""
+    try:
+        fd = syscalls.open_directory(layout.TRASH, dir_fd=store_fd)
+    except FileNotFoundError:
+        return []
+    try:
+        return sorted((name for name in os.listdir(fd) if name.startswith(layout.GC_TRASH)), reverse=True)
+    finally:
+        os.close(fd)
+
+
+def measure(fd: int) -> kernel.Measurement | None:
+    """Return what the kernel enforces for a file; None when nothing, for whatever reason. Raises `OSError`."""
+    try:
+        return kernel.measure(fd)
+    except kernel.VerityUnsupported:
+        return None

@@ -1,0 +1,73 @@
+"""Reading what is to become an object, and copying it into the staging directory while it is hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from cfsbuild.errors import InputError
+from cfsbuild.fsverity import digest as fsverity
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store.syscalls import write_all
+
+_CHUNK = 1 << 20
+
+
+def read(fd: int, size: int) -> bytes:
+    """Return the next `size` bytes of `fd`, fewer only at its end. Raises `InputError`."""
+    parts = []
+    while size > 0:
+        try:
+            part = os.read(fd, size)
+        except OSError as error:
+            raise InputError(f"cannot read a file's content: {error.strerror}", reason="read") from error
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_file(directory_fd: int, name: bytes) -> int:
+    """Return a read-only descriptor of a regular file, not through a symbolic link. Raises `InputError`."""
+    shown = os.fsdecode(name)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
+    except OSError as error:
+        raise InputError(f"cannot open {shown!r}: {error.strerror}", reason="read") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InputError(f"{shown!r} is not a regular file", reason="read")
+    return fd
+
+
+def copy(
+    fd: int, head: bytes, directory_fd: int, name: str, algorithm: Algorithm, *, sync: bool
+) -> tuple[bytes, int]:
+    """Copy `head` and the rest of `fd` to a new file of mode 0444; return (raw digest, size) of what was written.
+
+    Raises `InputError` when `fd` cannot be read, `OSError` when the file cannot be written.
+    """
+    hasher = fsverity.Hasher(algorithm)
+    target = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
+    )
+    try:
+        data = head
+        while data:
+            hasher.update(data)
+            write_all(target, data)
+            data = read(fd, _CHUNK)
+        os.fchmod(target, 0o444)
+        if sync:
+            os.fsync(target)
+    finally:
+        os.close(target)
+    return hasher.digest(), hasher.size
+
+
+def discard(directory_fd: int, name: str) -> None:
+    """Remove a staged file while an error is on its way; what fails here is removed with the directory."""
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=directory_fd)

@@ -1,0 +1,106 @@
+"""The private directory of one transaction: everything is written there before it gets a name in the store.
+
+`cfsbuild/staging/TXN/xx/rest` holds objects, in one directory per shard so that threads do not wait for one
+directory's lock; `cfsbuild/staging/TXN/new-N` holds everything else. The builder holds `flock` on TXN, so that
+anybody can tell, and remove, what a killed builder left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+
+from cfsbuild.store import layout, locks, syscalls
+
+
+class Staging:
+    """A staging directory that this process holds. `name` is its name below `cfsbuild/staging`."""
+
+    def __init__(self, store_fd: int) -> None:
+        self._parent = syscalls.open_directory(layout.STAGING, dir_fd=store_fd)
+        self.name, self.fd = _create(self._parent)
+        self._lock = threading.Lock()
+        self._count = 0
+        self._shards: set[str] = set()
+
+    def new_name(self) -> str:
+        """Return a name in the directory that nothing has yet."""
+        with self._lock:
+            self._count += 1
+            return f"new-{self._count}"
+
+    def make_shard(self, shard: str) -> None:
+        """Make the directory for objects whose digests begin with `shard`. Raises `OSError`."""
+        if shard not in self._shards:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(shard, 0o777, dir_fd=self.fd)
+            self._shards.add(shard)
+
+    def shard_entries(self, shard: str) -> int:
+        """Return how many entries a shard's directory has. Raises `OSError`."""
+        fd = syscalls.open_directory(shard, dir_fd=self.fd)
+        try:
+            return len(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def forget_shard(self, shard: str) -> None:
+        """Take note that the shard's directory has been moved away."""
+        self._shards.discard(shard)
+
+    def close(self) -> None:
+        """Remove the directory and all that is in it. Raises `OSError`; the lock is given up in any case."""
+        try:
+            syscalls.remove_tree(self._parent, self.name)
+        finally:
+            os.close(self.fd)
+            os.close(self._parent)
+
+
+def _create(parent: int) -> tuple[str, int]:
+    """Make and lock a staging directory; another process's cleaning may be faster than our lock."""
+    while True:
+        name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            fd = syscalls.open_directory(name, dir_fd=parent)
+        except FileNotFoundError:
+            continue
+        if locks.try_flock(fd, exclusive=True) and os.fstat(fd).st_nlink > 0:
+            return name, fd
+        os.close(fd)
+
+
+def leftovers(store_fd: int) -> list[str]:
+    """Return the staging directories whose builders are dead. Raises `OSError`."""
+    return _dead(store_fd, remove=False)
+
+
+def remove_leftovers(store_fd: int) -> list[str]:
+    """Remove what killed builders left; return its names. Safe beside live builders. Raises `OSError`."""
+    return _dead(store_fd, remove=True)
+
+
+def _dead(store_fd: int, *, remove: bool) -> list[str]:
+    result = []
+    parent = syscalls.open_directory(layout.STAGING, dir_fd=store_fd)
+    try:
+        for name in sorted(os.listdir(parent)):
+            try:
+                fd = syscalls.open_directory(name, dir_fd=parent)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                # Gone meanwhile, a stray that fsck reports, or another user's.
+                continue
+            try:
+                if not locks.try_flock(fd, exclusive=True):
+                    continue
+                if remove:
+                    syscalls.remove_tree(parent, name)
+                result.append(name)
+            finally:
+                os.close(fd)
+    finally:
+        os.close(parent)
+    return result

@@ -1,0 +1,117 @@
+"""Two system calls that Python's `os` lacks, and what is built from them."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+RENAME_NOREPLACE = 1
+
+
+@functools.cache
+def _libc() -> tuple[Callable[..., int], Callable[..., int], Callable[[], int]]:
+    """Return `renameat2`, `syncfs` and a function that gives errno (ctypes is slow to import)."""
+    import ctypes  # noqa: PLC0415 (only where a store is written)
+
+    library: Any = ctypes.CDLL(None, use_errno=True)
+    renameat2 = library.renameat2
+    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    syncfs = library.syncfs
+    syncfs.argtypes = (ctypes.c_int,)
+    return renameat2, syncfs, ctypes.get_errno
+
+
+def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None:
+    """Rename without replacing: `FileExistsError` when `target` is there. Raises `OSError`.
+
+    Both names are relative to their directories and on one file system.
+    """
+    renameat2, _, get_errno = _libc()
+    if renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), RENAME_NOREPLACE) == 0:
+        return
+    number = get_errno()
+    if number not in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(number, os.strerror(number), target)
+    # The file system does not know the flag (NFS, old FUSE): a hard link never replaces either.
+    os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    os.unlink(source, dir_fd=source_fd)
+
+
+def sync_file_system(fd: int) -> None:
+    """Write everything dirty on the file system of `fd` to stable storage. Raises `OSError`."""
+    _, syncfs, get_errno = _libc()
+    if syncfs(fd) != 0:
+        number = get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def open_directory(name: str | bytes, *, dir_fd: int | None = None) -> int:
+    """Return a descriptor of a directory that is not a symbolic link. Raises `OSError`."""
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, whatever the kernel takes at a time. Raises `OSError`."""
+    written = os.write(fd, data)
+    if written == len(data):
+        return
+    view = memoryview(data)[written:]
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_file(
+    dir_fd: int, name: str, data: bytes | memoryview, *, mode: int = 0o444, sync: bool = False
+) -> None:
+    """Write a new file of exactly `mode`, whatever the umask. Raises `OSError` (EEXIST when it is there)."""
+    fd = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd
+    )
+    try:
+        write_all(fd, data)
+        os.fchmod(fd, mode)
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
+    """Return a regular file's content. Raises `OSError`; EFBIG when it has more than `limit` bytes."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    with open(fd, "rb", closefd=True) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+    return data
+
+
+def remove_tree(dir_fd: int, name: str) -> None:
+    """Remove `name` and all that is below it; symbolic links are removed, never followed.
+
+    What vanishes meanwhile is no error, since several processes may clean up at once. Raises `OSError`.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    else:
+        return
+    try:
+        fd = open_directory(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+    try:
+        for child in os.listdir(fd):
+            remove_tree(fd, child)
+    finally:
+        os.close(fd)
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,270 @@
+"""A transaction: what a build adds to a store, all staged first, then published in a safe order.
+
+Order of a commit: one sync of all staged files; objects and images get their names; one sync of the touched
+directories; documents and references get their names; one sync of their directories. So a reference never
+names what a power cut could take away.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cfsbuild.errors import StoreError
+from cfsbuild.fsverity import digest as fsverity
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store import contents, layout, publish, sources, verity
+from cfsbuild.store.durability import Durability
+from cfsbuild.store.faults import StoreErrors
+from cfsbuild.store.gate import Gate
+from cfsbuild.store.objects import trash_batches
+from cfsbuild.store.results import NodeResult, encode_result
+from cfsbuild.store.staging import Staging
+from cfsbuild.store.syscalls import read_file, write_file
+from cfsbuild.store.trees import encode_tree
+from cfsbuild.tree.layer import Layer, Tree, document_digest, encode_layer
+
+if TYPE_CHECKING:
+    from cfsbuild.store.store import Store
+
+_SMALL = 1 << 20
+"""Files up to this many bytes are read at once, and not written when their object is there already."""
+
+
+class Transaction:
+    """Adds to a store; made by `Store.transaction`, which see. An `ObjectSink`. May be used by several threads.
+
+    Every method raises `StoreError` for what the file system refuses.
+    """
+
+    def __init__(self, store: Store, staging: Staging, durability: Durability) -> None:
+        self.algorithm: Algorithm = store.algorithm
+        self._store = store
+        self._staging = staging
+        self._durability = durability
+        self._gate = Gate()
+        self._lock = threading.Lock()
+        self._trusted: set[bytes] = set()
+        self._trash = bool(trash_batches(store.fd))
+        self._pending = publish.Pending()
+        self._images: set[bytes] = set()
+
+    @property
+    def staging_fd(self) -> int:
+        """Return the descriptor of the staging directory: objects go to `xx/rest` below it, mode 0444."""
+        return self._staging.fd
+
+    @property
+    def gate(self) -> Gate:
+        """Return what keeps a commit away while objects are being written: `with transaction.gate.adding():`."""
+        return self._gate
+
+    def add_bytes(self, data: bytes, /) -> bytes:
+        """Take `data` in as an object; return its raw digest."""
+        digest = fsverity.digest_bytes(data, self.algorithm)
+        self._add(digest, data)
+        return digest
+
+    def add_fd(self, fd: int, /) -> tuple[bytes, int]:
+        """Take in everything from `fd`'s position to its end; return (raw digest, size in bytes).
+
+        The digest is that of the bytes that were written to the store. Raises `InputError` when `fd` cannot be read.
+        """
+        head = sources.read(fd, _SMALL + 1)
+        if len(head) <= _SMALL:
+            return self.add_bytes(head), len(head)
+        with self._errors("write to"), self._gate.adding():
+            return self._add_stream(fd, head)
+
+    def add_files(
+        self, directory_fd: int, names: Sequence[bytes], threads: int = 1
+    ) -> list[tuple[bytes, int]]:
+        """Take in the regular files that `names` gives relative to `directory_fd`; return (digest, size) of each."""
+        del threads
+        result = []
+        for name in names:
+            fd = sources.open_file(directory_fd, name)
+            try:
+                result.append(self.add_fd(fd))
+            finally:
+                os.close(fd)
+        return result
+
+    def known(self, digest: bytes, size: int) -> bool:
+        """Say whether an object need not be written: it is staged, or it is in the store and may be trusted.
+
+        One that is there but wrong is replaced by the one that the caller then adds. While the transaction is open
+        no gc removes what this found.
+        """
+        if digest in self._pending.objects or digest in self._trusted:
+            return True
+        objects = self._store.objects
+        with self._errors("read"):
+            status = objects.find(digest) if self._trash else objects.status(digest)
+            if status is None:
+                return False
+            if objects.trusts(digest, status, size):
+                self._trusted.add(digest)
+                return True
+        with self._lock:
+            self._pending.replace.add(digest)
+        return False
+
+    def adopt(self, digests: Iterable[bytes]) -> None:
+        """Take responsibility for objects that were written, completely, to `staging_fd` by other means."""
+        digests = [layout.check_digest(digest, self.algorithm) for digest in digests]
+        if self._store.requires_verity:
+            with self._errors("enable fs-verity in"):
+                for digest in digests:
+                    verity.seal(self._staging.fd, layout.object_name(digest), digest, self.algorithm)
+        with self._lock:
+            self._pending.objects.update(digests)
+
+    def put_layer(self, layer: Layer) -> str:
+        """Store a layer document; return its name."""
+        return self._put_document(layout.LAYERS, encode_layer(layer))
+
+    def put_tree(self, tree: Tree) -> str:
+        """Store a tree document; return its name, which equals `tree_digest(tree)`."""
+        return self._put_document(layout.TREES, encode_tree(tree))
+
+    def put_result(self, result: NodeResult) -> None:
+        """Record what a node gave. Its layer must be in the store or in this transaction."""
+        layout.check_document(result.key)
+        layout.check_document(result.layer)
+        self._stage_file(layout.NODES, result.key, encode_result(result))
+
+    def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
+        """Store an image and list it as one; return its raw digest.
+
+        `objects` are the digests that the image needs; when given, gc and info need not read the image.
+        """
+        digest = self.add_bytes(data)
+        if objects is not None:
+            self._stage_file(layout.CONTENTS, digest.hex(), contents.encode_contents(objects))
+        with self._lock:
+            self._pending.images.add(digest)
+            self._images.add(digest)
+        return digest
+
+    def set_ref(self, name: str, digest: bytes) -> None:
+        """Let `name` stand for an image that is in the store or in this transaction; replaces what it stood for.
+
+        Raises `UsageError` for a name that is not allowed, `StoreError` when there is no such image.
+        """
+        layout.check_ref(name)
+        layout.check_digest(digest, self.algorithm)
+        if digest not in self._images and not self._store.has_image(digest):
+            raise StoreError(f"{name}: there is no image {digest.hex()} in the store", reason="missing-image")
+        with self._lock:
+            self._pending.refs[name] = digest
+
+    def has(self, digest: bytes) -> bool:
+        """Say whether an object is in this transaction or in the store."""
+        return digest in self._pending.objects or self._store.has(digest)
+
+    def open_object(self, digest: bytes) -> int:
+        """Return a read-only descriptor of an object of this transaction or of the store."""
+        if digest in self._pending.objects:
+            name = layout.object_name(digest)
+            with self._errors("read"), self._gate.adding():
+                if digest in self._pending.objects:
+                    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._staging.fd)
+        return self._store.open_object(digest)
+
+    def read_object(self, digest: bytes) -> bytes:
+        """Return the content of an object of this transaction or of the store; see `Store.read_object`."""
+        if digest in self._pending.objects:
+            with open(self.open_object(digest), "rb") as file:
+                return file.read()
+        return self._store.read_object(digest)
+
+    def commit(self) -> None:
+        """Publish everything that was added since the last commit, durably. The transaction stays open."""
+        with self._errors("write to"), self._gate.committing():
+            pending, self._pending = self._pending, publish.Pending()
+            try:
+                publish.publish(
+                    self._store.fd, self._store.objects.fd, self._staging, pending, self._durability
+                )
+            except BaseException:
+                self._pending = pending
+                raise
+            self._trusted |= pending.objects
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Discard what was not committed."""
+        del error, traceback
+        try:
+            self._staging.close()
+        except OSError as failure:
+            # The next transaction of anybody removes it; an error that is on its way says more.
+            if kind is None:
+                raise StoreError(
+                    f"cannot clean up in store {self._store.path}", details=str(failure)
+                ) from failure
+
+    def _errors(self, doing: str) -> StoreErrors:
+        return StoreErrors(doing, str(self._store.path))
+
+    def _add(self, digest: bytes, data: bytes) -> None:
+        if self.known(digest, len(data)):
+            return
+        with self._errors("write to"), self._gate.adding():
+            self._staging.make_shard(digest.hex()[:2])
+            name = layout.object_name(digest)
+            sync = self._durability is Durability.EACH
+            try:
+                write_file(self._staging.fd, name, data, sync=sync)
+            except FileExistsError:
+                # Another thread is writing the same object, or failed to: only complete files are published.
+                other = self._staging.new_name()
+                write_file(self._staging.fd, other, data, sync=sync)
+                os.rename(other, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
+            self.adopt((digest,))
+
+    def _add_stream(self, fd: int, head: bytes) -> tuple[bytes, int]:
+        temporary = self._staging.new_name()
+        try:
+            digest, size = sources.copy(
+                fd,
+                head,
+                self._staging.fd,
+                temporary,
+                self.algorithm,
+                sync=self._durability is Durability.EACH,
+            )
+            if not self.known(digest, size):
+                self._staging.make_shard(digest.hex()[:2])
+                name = layout.object_name(digest)
+                os.rename(temporary, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
+                self.adopt((digest,))
+                return digest, size
+        except BaseException:
+            sources.discard(self._staging.fd, temporary)
+            raise
+        os.unlink(temporary, dir_fd=self._staging.fd)
+        return digest, size
+
+    def _put_document(self, directory: str, data: bytes) -> str:
+        name = document_digest(data)
+        self._stage_file(directory, name, data)
+        return name
+
+    def _stage_file(self, directory: str, name: str, data: bytes) -> None:
+        staged = self._staging.new_name()
+        with self._errors("write to"), self._gate.adding():
+            write_file(self._staging.fd, staged, data, sync=self._durability is Durability.EACH)
+            with self._lock:
+                self._pending.documents[(directory, name)] = staged
