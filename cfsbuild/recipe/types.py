@@ -1,4 +1,4 @@
-"""Types of recipe values that mean more than a string: node and target kinds annotate their parameters with them.
+"""Types of recipe values that mean more than a string; kinds annotate their parameters with them.
 
 Each carries a JSON-schema `format`; `cfsbuild.recipe.formats` checks it when a recipe is loaded, so a kind's
 functions can rely on what is promised here.
@@ -24,7 +24,7 @@ TreePath = Annotated[
         extra_json_schema={"format": FORMAT_TREE_PATH},
     ),
 ]
-"""Absolute path inside the image: begins with `/`, no `.` or `..` components, no NUL or newline, within limits.
+"""Absolute path inside the image: leading `/`, no `.` or `..` components, no NUL or newline, within limits.
 
 Not normalised: repeated and trailing slashes may be there (`tree.paths.normalise` drops them).
 """

@@ -1,0 +1,97 @@
+"""What the string formats of `cfsbuild.recipe.types` demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cfsbuild import limits
+from cfsbuild.recipe import types
+
+_ID_MAX = 2**32 - 2
+_ID_DIGITS = frozenset("0123456789")
+
+
+def check(name: str, value: str | int) -> str:
+    """Return what is wrong with a value of the format `name`, as a half sentence; empty if nothing is."""
+    checker = _CHECKS.get(name)
+    return checker(value) if checker else ""
+
+
+def _tree_path(value: str | int) -> str:
+    path = str(value)
+    if not path.startswith("/"):
+        return "must be an absolute path inside the image, with a leading slash"
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts or "." in parts:
+        return "must not contain `.` or `..` as a component"
+    encoded = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+    if any(size > limits.NAME_BYTES for size in encoded):
+        return f"has a file name of more than {limits.NAME_BYTES} bytes"
+    if sum(encoded) + len(encoded) > limits.PATH_BYTES:
+        return f"is longer than {limits.PATH_BYTES} bytes"
+    if len(parts) > limits.PATH_DEPTH:
+        return f"is more than {limits.PATH_DEPTH} levels deep"
+    return _one_line(path)
+
+
+def _local_path(value: str | int) -> str:
+    path = str(value)
+    if not path:
+        return "must not be empty"
+    if len(path.encode("utf-8", "surrogatepass")) > limits.PATH_BYTES:
+        return f"is longer than {limits.PATH_BYTES} bytes"
+    return _one_line(path)
+
+
+def _mode(value: str | int) -> str:
+    try:
+        types.parse_mode(str(value))
+    except ValueError:
+        return 'must be permission bits in octal, such as "0755"'
+    return ""
+
+
+def _owner(value: str | int) -> str:
+    if isinstance(value, int):
+        return "" if 0 <= value <= _ID_MAX else f"must be a number from 0 to {_ID_MAX}"
+    if not value:
+        return "must not be empty"
+    if _ID_DIGITS.issuperset(value):
+        return f"is a name made of digits; write the number {value} without quotes"
+    if any(char in value for char in ":/,") or not value.isprintable() or value[0] in "-+" or " " in value:
+        return "is not a name that a user or group can have"
+    return ""
+
+
+def _glob(value: str | int) -> str:
+    pattern = str(value)
+    if not pattern:
+        return "must not be empty"
+    position = 0
+    while position < len(pattern):
+        char = pattern[position]
+        if char == "\\":
+            position += 1
+            if position == len(pattern):
+                return "ends in a backslash that escapes nothing"
+        elif char == "[":
+            # A `]` right behind `[`, `[!` or `[^` stands for itself.
+            start = position + (2 if pattern[position + 1 : position + 2] in {"!", "^"} else 1)
+            position = pattern.find("]", start + 1)
+            if position < 0:
+                return "has a `[` without its `]`"
+        position += 1
+    return _one_line(pattern)
+
+
+def _one_line(text: str) -> str:
+    return "must not contain NUL or newline characters" if "\0" in text or "\n" in text else ""
+
+
+_CHECKS: dict[str, Callable[[str | int], str]] = {
+    types.FORMAT_TREE_PATH: _tree_path,
+    types.FORMAT_LOCAL_PATH: _local_path,
+    types.FORMAT_MODE: _mode,
+    types.FORMAT_OWNER: _owner,
+    types.FORMAT_GLOB: _glob,
+}
