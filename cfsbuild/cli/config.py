@@ -1,4 +1,4 @@
-"""Configuration files: strict TOML with `store` and `jobs`.
+"""Configuration files: strict TOML with `store`, `jobs`, `trusted_uids` and `shared_store`.
 
 A relative `store` is relative to the file that says it; `~` is the home directory.
 """
@@ -6,7 +6,6 @@ A relative `store` is relative to the file that says it; `~` is the home directo
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 
 from cfsbuild import limits
 from cfsbuild.errors import Origin, Problem, RecipeError, UsageError
+from cfsbuild.store.place import StoreConfig, default_path
 
 SYSTEM_CONFIG = Path("/etc/cfsbuild/config.toml")
 LOCAL_NAME = "cfsbuild.local.toml"
@@ -27,12 +27,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Path
     jobs: int | None = None
+    trusted_uids: tuple[int, ...] = ()
+    shared_store: bool = False
     files: tuple[Path, ...] = ()
 
 
 class _Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: str | None = None
     jobs: int | None = None
+    trusted_uids: tuple[int, ...] | None = None
+    shared_store: bool | None = None
 
 
 def load_config(directory: Path, environ: Mapping[str, str]) -> Config:
@@ -40,27 +44,22 @@ def load_config(directory: Path, environ: Mapping[str, str]) -> Config:
 
     Raises `RecipeError` with every problem of every file that takes part, `UsageError` for the environment.
     """
-    store: Path | None = None
-    jobs = _jobs_from_environ(environ)
-    if environ.get("CFSBUILD_STORE"):
-        store = Path(environ["CFSBUILD_STORE"])
     files = tuple(config_files(directory, environ))
     problems: list[Problem] = []
-    for file in files:
-        keys = _read(file, problems)
-        if store is None and keys.store is not None:
-            store = file.parent / Path(keys.store).expanduser()
-        jobs = jobs or keys.jobs
+    found = [(file, _read(file, problems)) for file in files]
     if problems:
         raise RecipeError(tuple(problems), reason="configuration")
-    return Config(store=store or default_store(environ), jobs=jobs, files=files)
-
-
-def default_store(environ: Mapping[str, str]) -> Path:
-    """Return where the store lies when nothing says otherwise: `$XDG_DATA_HOME/cfsbuild/store`."""
-    data = environ.get("XDG_DATA_HOME", "")
-    base = Path(data) if data.startswith("/") else Path(environ.get("HOME") or "/root") / ".local/share"
-    return base / "cfsbuild" / "store"
+    store = next((file.parent / Path(keys.store).expanduser() for file, keys in found if keys.store), None)
+    jobs = next((keys.jobs for _, keys in found if keys.jobs), None)
+    uids = next((keys.trusted_uids for _, keys in found if keys.trusted_uids is not None), ())
+    shared = next((keys.shared_store for _, keys in found if keys.shared_store is not None), False)
+    return Config(
+        store=default_path(environ, None if store is None else StoreConfig(store=str(store))),
+        jobs=_jobs_from_environ(environ) or jobs,
+        trusted_uids=uids,
+        shared_store=shared,
+        files=files,
+    )
 
 
 def config_files(directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -121,8 +120,16 @@ def _problems(file: Path, text: str, values: dict[str, Any]) -> Iterator[Problem
             yield Problem(f"unknown key {key!r} in the configuration", resolution=hint, origin=origin)
         elif key == "store" and not (isinstance(value, str) and value):
             yield Problem("store must be a path", resolution='write store = "DIR"', origin=origin)
+        elif key == "shared_store" and type(value) is not bool:
+            yield Problem("shared_store must be true or false", origin=origin)
+        elif key == "trusted_uids" and not _is_uids(value):
+            yield Problem("trusted_uids must be a list of user ids", origin=origin)
         elif key == "jobs" and not (type(value) is int and 1 <= value <= JOBS_MAX):
             yield Problem(f"jobs must be a number from 1 to {JOBS_MAX}", origin=origin)
+
+
+def _is_uids(value: Any) -> bool:  # noqa: ANN401 (whatever TOML can hold)
+    return isinstance(value, list) and all(type(uid) is int and 0 <= uid < 2**32 - 1 for uid in value)
 
 
 def _line_of(text: str, key: str) -> int:
@@ -132,8 +139,3 @@ def _line_of(text: str, key: str) -> int:
         if start.startswith(key) and start[len(key) :].lstrip()[:1] in {"=", "]", "."}:
             return number
     return 0
-
-
-def expand(path: Path) -> Path:
-    """Return `path` as an absolute path without resolving symbolic links."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve would follow links)

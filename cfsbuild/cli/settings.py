@@ -29,7 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The global options. `store` and `jobs` are always set in what `pass_settings` hands to a verb.
 
     `directory` is where `-C` pointed (the working directory is already there); `progress` is one of
-    `PROGRESS`, `color` one of `COLOR`; `verbose` counts the `-v`.
+    `PROGRESS`, `color` one of `COLOR`; `verbose` counts the `-v`. `trusted_uids` and `shared_store` come from
+    the configuration only; `Store.open` takes them.
     """
 
     store: Path | None = None
@@ -44,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progress: str = "auto"
     color: str = "auto"
     directory: Path | None = None
+    trusted_uids: tuple[int, ...] = ()
+    shared_store: bool = False
 
     @property
     def store_path(self) -> Path:
@@ -84,6 +87,8 @@ def resolve(settings: Settings) -> Settings:
         settings,
         store=settings.store if settings.store is not None else found.store,
         jobs=settings.jobs or found.jobs,
+        trusted_uids=found.trusted_uids,
+        shared_store=found.shared_store,
     )
 
 
@@ -159,9 +164,9 @@ def common_options(*shown: str) -> Callable[[Function], Function]: ...
 def common_options(*shown: Any) -> Any:
     """Let a verb take the global options after its name as well as before.
 
-    Bare, or with the names of those that the verb's help lists (`@common_options("json", "jobs")`; the others
-    are accepted but hidden; bare lists `--json`). Stands directly below `@click.command`; a flag that the verb
-    itself declares stays the verb's.
+    Bare, or with the names of those that its help lists (`@common_options("json", "jobs")`; the others
+    are accepted but hidden; bare lists `--json`). Stands directly below `@click.command`; a flag that the
+    verb itself declares stays the verb's.
     """
     if len(shown) == 1 and callable(shown[0]):
         return _add_options(shown[0], shown=("json",))

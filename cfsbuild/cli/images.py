@@ -1,0 +1,265 @@
+"""What an IMAGE argument means.
+
+In this order: a file (`.cfs` image, dump text, or a recipe, which stands for the image last built from it), a
+digest in hex, the name of a reference in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+import msgspec
+
+from cfsbuild import limits
+from cfsbuild.cli.lookup import Entries, by_path
+from cfsbuild.cli.settings import Settings
+from cfsbuild.cli.stores import open_store
+from cfsbuild.errors import CfsError, InputError, UsageError
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.tree.dump import DumpEntry
+from cfsbuild.tree.layer import Tree
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from cfsbuild.erofs.reader import ImageInfo
+    from cfsbuild.store.images import ImageRef
+    from cfsbuild.store.store import Store
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MAGIC = b"\x9a\x62\x78\xd0"
+PREFIX_DIGITS = 8
+NAMES_SHOWN = 10
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image, or a dump that stands for one.
+
+    `name` is what to call it in messages; `path` where its bytes lie on this machine; `reference` its name in
+    the store and `expected` the digest by which it was found there, both empty for a file.
+    """
+
+    name: str
+    kind: Literal["image", "dump"]
+    data: bytes
+    path: Path
+    reference: str = ""
+    expected: str = ""
+
+    def digest(self) -> str:
+        """Return the fs-verity digest of the image file in lower-case hex; empty for a dump."""
+        if self.kind == "dump":
+            return ""
+        return self.expected or image_digest(self.name, self.data)
+
+    def read(self) -> ImageInfo:
+        """Return the image's reader. Raises `InputError` for a dump, and for what is no image."""
+        from cfsbuild.erofs.reader import read_image  # noqa: PLC0415 (not for dumps)
+
+        if self.kind == "dump":
+            raise InputError(
+                f"{self.name} is a dump, not an image", resolution="`cfsbuild import` makes it one"
+            )
+        with naming(self.name):
+            return read_image(self.data)
+
+    def entries(self) -> Iterator[DumpEntry]:
+        """Yield every name of the image in the order in which it stands there."""
+        with naming(self.name):
+            if self.kind == "dump":
+                from cfsbuild.tree.dump import parse_dump_bytes  # noqa: PLC0415 (not for images)
+
+                yield from parse_dump_bytes(self.data)
+            else:
+                yield from self.read().entries()
+
+    def listing(self) -> Entries:
+        """Return every name, depth first, hard links filled in."""
+        with naming(self.name):
+            return by_path(self.entries())
+
+    def tree(self) -> Tree:
+        """Return the tree that the image describes."""
+        from cfsbuild.tree.flavour import from_dump  # noqa: PLC0415 (listings need no tree)
+
+        with naming(self.name):
+            return from_dump(self.entries())
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of the image in front of an `InputError` that does not tell it yet."""
+    try:
+        yield
+    except InputError as error:
+        if name not in error.brief:
+            error.brief = f"{name}: {error.brief}"
+        raise
+
+
+def image_argument(name: str = "image", metavar: str = "IMAGE") -> Callable[[Function], Function]:
+    """Add an argument that names an image; shells complete it with files and references."""
+    return click.argument(name, metavar=metavar, shell_complete=complete_image)
+
+
+def complete_image(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the references of the store that begin with `incomplete`, and let the shell add files."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 (only when completing)
+
+    from cfsbuild.cli import settings as known  # noqa: PLC0415
+
+    del parameter
+    given = context.obj if isinstance(context.obj, Settings) else Settings()
+    try:
+        with contextlib.closing(open_store(known.resolve(given))) as store:
+            found = [name for name in store.refs() if name.startswith(incomplete)]
+    except (CfsError, OSError):
+        # No store, or none that can be read: then there is nothing to complete, and no place to complain.
+        found = []
+    return [*(CompletionItem(name) for name in sorted(found)), CompletionItem(incomplete, type="file")]
+
+
+def algorithm_of_digest(digest: bytes) -> Algorithm:
+    """Return the algorithm that gives digests as long as `digest`."""
+    return Algorithm.SHA256 if len(digest) == Algorithm.SHA256.digest_size else Algorithm.SHA512
+
+
+def open_image(settings: Settings, text: str) -> Image:
+    """Return the image that the argument `text` means.
+
+    Raises `UsageError` if there is none, `VerificationError` if an image of the store is not what its name
+    says, `InputError` if a file is neither image nor dump nor recipe.
+    """
+    path = Path(text)
+    if path.is_file():
+        return _from_recipe(settings, path) if path.suffix == ".toml" else _from_file(text, path)
+    if path.suffix in {".cfs", ".toml", ".dump"} or text.startswith(("./", "../", "/")):
+        raise UsageError(
+            f"there is no file {text}", resolution="check the path (see also -C)", reason="no-image"
+        )
+    return _from_store(settings, text)
+
+
+def _from_file(text: str, path: Path) -> Image:
+    size = path.stat().st_size
+    if size > limits.IMAGE_BYTES:
+        raise InputError(f"{text} has {size} bytes, which is more than an image can have", reason="size")
+    data = path.read_bytes()
+    if data[: len(MAGIC)] == MAGIC:
+        return Image(name=text, kind="image", data=data, path=path)
+    if data[:2] == b"/ ":
+        return Image(name=text, kind="dump", data=data, path=path)
+    raise InputError(
+        f"{text} is neither a composefs image nor a dump",
+        details="an image begins with the bytes 9a 62 78 d0, a dump with the line of the root directory",
+        reason="magic",
+    )
+
+
+def image_digest(name: str, data: bytes) -> str:
+    """Return the fs-verity digest of an image in lower-case hex, by the algorithm that its objects use."""
+    from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
+    from cfsbuild.fsverity.digest import digest_bytes  # noqa: PLC0415
+
+    with naming(name):
+        return digest_bytes(data, read_image(data).algorithm).hex()
+
+
+def _from_store(settings: Settings, text: str) -> Image:
+    from cfsbuild.store.layout import object_name  # noqa: PLC0415 (not for files)
+
+    with open_store(settings) as store:
+        found = store.image(text) or _by_prefix(store, text)
+        if found is None:
+            raise _no_image(store, text)
+        # Verified by the store: the bytes are what the digest says.
+        data = store.read_object(found.digest)
+        path = store.objects_path / object_name(found.digest)
+    return Image(name=text, kind="image", data=data, path=path, reference=found.name, expected=found.hex)
+
+
+def _by_prefix(store: Store, text: str) -> ImageRef | None:
+    """Return the only image whose digest begins with `text`; raises `UsageError` if there are several."""
+    if len(text) < PREFIX_DIGITS or text.strip("0123456789abcdef"):
+        return None
+    found = [digest.hex() for digest in store.images() if digest.hex().startswith(text)]
+    if len(found) > 1:
+        raise UsageError(f"{text} is the beginning of several digests", details="\n".join(found))
+    return store.image(found[0]) if found else None
+
+
+def _no_image(store: Store, text: str) -> UsageError:
+    import difflib  # noqa: PLC0415 (only to complain)
+
+    known = sorted(store.refs())
+    near = difflib.get_close_matches(text, known, n=3) or known[:NAMES_SHOWN]
+    return UsageError(
+        f"there is no image {text}: no such file, and no such name or digest in the store {store.path}",
+        resolution=f"images there: {', '.join(near)}" if near else "build one, or `cfsbuild import` one",
+        reason="no-image",
+    )
+
+
+def _from_recipe(settings: Settings, path: Path) -> Image:
+    """Return the image that was last built from the recipe."""
+    names = recipe_images(path)
+    if len(names) > 1:
+        raise UsageError(
+            f"{path} describes {len(names)} images", resolution=f"name one of them: {', '.join(names)}"
+        )
+    with open_store(settings) as store:
+        built = store.resolve(names[0]) is not None
+    if not built:
+        raise UsageError(
+            f"{path} has not been built into the store {settings.store_path}",
+            resolution=f"build it first: cfsbuild build {path}",
+            reason="not-built",
+        )
+    return _from_store(settings, names[0])
+
+
+def recipe_images(path: Path) -> list[str]:
+    """Return the names of the images that a recipe describes. Raises `RecipeError`."""
+    import os  # noqa: PLC0415
+
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415 (recipes only)
+    from cfsbuild.recipe.load import load_recipes  # noqa: PLC0415
+    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
+
+    recipes = load_recipes(
+        path, node_kinds=NODE_KINDS, target_kinds=TARGET_KINDS, overrides={}, profiles=(), environ=os.environ
+    )
+    return [recipe.image_name for recipe in recipes]
+
+
+def origins_of(image: Image) -> dict[bytes, str]:
+    """Return the recipe's node of each path, from the manifest that the build wrote beside the image file.
+
+    Looked for as `NAME.manifest.json` beside an image file `NAME.cfs`, and in `out/` for an image of the
+    store. Raises `UsageError` if there is none, or if it describes another image.
+    """
+    from cfsbuild.targets.manifest import decode_manifest, origins  # noqa: PLC0415 (--origin only)
+
+    stem = image.reference or image.path.stem
+    places = [image.path.with_name(f"{stem}.manifest.json"), Path("out") / f"{stem}.manifest.json"]
+    for place in places[1:] if image.expected else places[:1]:
+        if place.is_file():
+            manifest = decode_manifest(place.read_bytes())
+            if manifest.digest != image.digest():
+                raise UsageError(
+                    f"{place} describes another image", details=f"its digest is {manifest.digest}"
+                )
+            return origins(manifest)
+    raise UsageError(
+        f"nothing says where the paths of {image.name} come from",
+        details=f"looked for {', '.join(str(place) for place in places)}",
+        resolution="`cfsbuild build` writes NAME.manifest.json beside NAME.cfs: name that file",
+        reason="no-manifest",
+    )
