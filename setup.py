@@ -25,7 +25,7 @@ def extension(name: str, patterns: list[str]) -> Extension:
         name,
         sources=sources,
         depends=headers,
-        include_dirs=["cfsbuild/fsverity/native"],
+        include_dirs=["cfsbuild/fsverity/native", "cfsbuild/tree/native"],
         extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-D_GNU_SOURCE"],
         extra_link_args=["-pthread"],
         optional=True,

@@ -1,0 +1,224 @@
+"""A directory of the host, listed: every entry below it with its status, in depth-first order.
+
+A scan is two byte strings that can be kept and compared: fixed-size records (`walk.RECORD`, 80 bytes, native
+byte order) and the names, each with a NUL at its end, in the same order. Record 0 is the directory itself. No
+symbolic link is followed, except to reach the directory itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from pathlib import Path
+from types import ModuleType
+
+from cfsbuild import limits
+from cfsbuild.errors import BuildError
+from cfsbuild.tree import paths, walk
+from cfsbuild.tree.inode import Xattrs
+
+_WORDS = walk.RECORD.size // 8
+_HALVES = walk.RECORD.size // 4
+
+_native: ModuleType | None
+try:
+    from cfsbuild.tree import _scan
+
+    _native = _scan
+except ImportError:
+    _native = None
+
+
+def _native_module() -> ModuleType | None:
+    """Return the extension module if it was built and is wanted."""
+    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
+
+
+class Scan:
+    """What `scan` found. Columns are lists with one element for each entry, made when first asked for."""
+
+    def __init__(self, root: Path, records: bytes, names: bytes) -> None:
+        self.root = root
+        self.records = records
+        self.name_bytes = names
+
+    def __len__(self) -> int:
+        return len(self.records) // walk.RECORD.size
+
+    @property
+    def signature(self) -> bytes:
+        """Return bytes that are equal for two scans exactly when nothing was seen to differ."""
+        return self.records + self.name_bytes
+
+    def _long(self, word: int, kind: str = "q") -> list[int]:
+        column: list[int] = memoryview(self.records).cast(kind)[word::_WORDS].tolist()  # type: ignore[call-overload]
+        return column
+
+    def _short(self, half: int) -> list[int]:
+        return memoryview(self.records).cast("I")[half::_HALVES].tolist()
+
+    @functools.cached_property
+    def ino(self) -> list[int]:
+        """Inode numbers."""
+        return self._long(0, "Q")
+
+    @functools.cached_property
+    def size(self) -> list[int]:
+        """Sizes in bytes."""
+        return self._long(1)
+
+    @functools.cached_property
+    def mtime_ns(self) -> list[int]:
+        """Times of the last change of content, in ns since the epoch."""
+        return self._long(2)
+
+    @functools.cached_property
+    def ctime_ns(self) -> list[int]:
+        """Times of the last change of content or status, in ns since the epoch."""
+        return self._long(3)
+
+    @functools.cached_property
+    def dev(self) -> list[int]:
+        """Devices (st_dev)."""
+        return self._long(4, "Q")
+
+    @functools.cached_property
+    def rdev(self) -> list[int]:
+        """What device nodes stand for (st_rdev)."""
+        return self._long(5, "Q")
+
+    @functools.cached_property
+    def mode(self) -> list[int]:
+        """Types and permissions (st_mode)."""
+        return self._short(12)
+
+    @functools.cached_property
+    def uid(self) -> list[int]:
+        """User ids."""
+        return self._short(13)
+
+    @functools.cached_property
+    def gid(self) -> list[int]:
+        """Group ids."""
+        return self._short(14)
+
+    @functools.cached_property
+    def nlink(self) -> list[int]:
+        """Numbers of names."""
+        return self._short(15)
+
+    @functools.cached_property
+    def parent(self) -> list[int]:
+        """Numbers of the entries' directories; 0 for the root."""
+        return self._short(16)
+
+    @functools.cached_property
+    def names(self) -> list[bytes]:
+        """Names; empty for the root."""
+        return self.name_bytes.split(b"\0")[: len(self)]
+
+    @functools.cached_property
+    def paths(self) -> list[bytes]:
+        """Absolute paths as in a tree: the root is `/`."""
+        result = [b""]
+        append = result.append
+        pairs = zip(self.parent, self.names, strict=True)
+        next(pairs)
+        for parent, name in pairs:
+            append(b"%b/%b" % (result[parent], name))
+        result[0] = paths.ROOT
+        return result
+
+    @property
+    def newest_ns(self) -> int:
+        """Return the latest ctime, in ns since the epoch."""
+        return max(self.ctime_ns)
+
+
+def scan(root: Path, *, threads: int = 1, one_file_system: bool = False) -> Scan:
+    """List `root` and everything below it.
+
+    `one_file_system` leaves out what is inside mount points. `threads` is accepted for the callers' sake: one
+    thread lists as fast as the kernel answers. Raises `BuildError` with the path: unreadable, vanished
+    meanwhile, deeper or longer than the limits, or `root` no directory.
+    """
+    del threads
+    bounds = (limits.PATH_DEPTH, limits.PATH_BYTES, limits.TREE_ENTRIES)
+    native = _native_module()
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if native is not None:
+                return Scan(root, *native.scan(fd, *bounds, one_file_system))
+            listing = walk.Walk(*bounds, one_file_system=one_file_system)
+            listing.root(fd)
+            return Scan(root, bytes(listing.records), bytes(listing.names))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise explain(root, error) from error
+
+
+def match(old: tuple[bytes | memoryview, bytes | memoryview], new: Scan) -> list[int]:
+    """Return for each entry of `new` the number of the identical entry in an old scan, or -1.
+
+    `old` are the records and the names of that scan. Identical: same path, and nothing differs but its place
+    in the list. Raises `ValueError` if `old` cannot come from a scan.
+    """
+    native = _native_module()
+    if native is not None:
+        found = native.match(*old, new.records, new.name_bytes)
+        return memoryview(found).cast("i").tolist()
+    return walk.match(bytes(old[0]), bytes(old[1]), new.records, new.name_bytes)
+
+
+def read_target(scanned: Scan, index: int) -> bytes:
+    """Return where the symbolic link with number `index` points. Raises `BuildError`."""
+    path = scanned.paths[index]
+    try:
+        return os.readlink(os.fsencode(scanned.root) + path)  # noqa: PTH115 (bytes)
+    except OSError as error:
+        error.filename = path[1:]
+        raise explain(scanned.root, error) from error
+
+
+def read_xattrs(scanned: Scan, index: int) -> Xattrs:
+    """Return the extended attributes of entry `index`, not of what a link points to. Raises `BuildError`."""
+    path = scanned.paths[index]
+    place = os.fsencode(scanned.root) + path
+    try:
+        names = sorted(os.listxattr(place, follow_symlinks=False))
+        return tuple(
+            sorted((os.fsencode(name), os.getxattr(place, name, follow_symlinks=False)) for name in names)
+        )
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return ()
+        error.filename = path[1:]
+        raise explain(scanned.root, error) from error
+
+
+_REASONS = {
+    errno.ENOENT: ("vanished while it was read", "build again when nothing else changes the directory"),
+    errno.ENAMETOOLONG: (
+        "is nested too deep or has too long a path",
+        f"at most {limits.PATH_DEPTH} levels and {limits.PATH_BYTES} bytes are possible in an image",
+    ),
+    errno.EOVERFLOW: ("is one entry too many", f"a tree has at most {limits.TREE_ENTRIES:,} entries"),
+    errno.EACCES: ("cannot be read", "make it readable for the user who builds, or exclude it"),
+    errno.ENOTDIR: ("is no directory", "name a directory"),
+}
+
+
+def explain(root: Path, error: OSError) -> BuildError:
+    """Return what to tell about `error` that happened to a path below `root`."""
+    name = error.filename if isinstance(error.filename, bytes) else b""
+    shown = paths.show(os.path.join(os.fsencode(root), name) if name else os.fsencode(root))  # noqa: PTH118 (bytes)
+    what, resolution = _REASONS.get(error.errno or 0, ("cannot be read", ""))
+    if not name and error.errno == errno.ENOENT:
+        what, resolution = "does not exist", ""
+    code = errno.errorcode.get(error.errno or 0, "")
+    return BuildError(
+        f"{shown} {what}", details=f"{error.strerror} ({code})", resolution=resolution, reason="source"
+    )
