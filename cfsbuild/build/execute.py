@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from cfsbuild.build.executors.local import Executor, LocalExecutor
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
@@ -15,7 +17,7 @@ from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, Job
 from cfsbuild.build.session import BuildFailures, Done, Session
 from cfsbuild.build.sink import CancellableSink
 from cfsbuild.build.sources import Sources
-from cfsbuild.build.state import BuildState, LastRun, load_state, save_state, state_path
+from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
 from cfsbuild.build.target_job import run_target, run_tree
 from cfsbuild.errors import CfsError
 from cfsbuild.events import (
@@ -33,13 +35,20 @@ from cfsbuild.events import (
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.store.meta import check_algorithm
-from cfsbuild.targets.kind import OutFile, TargetKind, TargetOutput
+from cfsbuild.targets.kind import TargetKind, TargetOutput
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
 
 PATIENCE = 1.0
 """Seconds that jobs under way are given to notice that the build is over."""
+
+
+class Executed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build gave, and its output files as they were right after they were written."""
+
+    result: BuildResult
+    files: tuple[OutRecord, ...]
 
 
 def execute(  # noqa: PLR0913 (what a build is given; all but the first two by keyword)
@@ -56,7 +65,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     listener: Listener = ignore,
     sources: Sources | None = None,
     executor: Executor | None = None,
-) -> BuildResult:
+) -> Executed:
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
     `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing that
@@ -65,7 +74,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
     began = time.monotonic()
-    path = state_path(store.path, plan.recipe.path, plan.recipe.image_name, output)
+    path = state_path(store.state_path, plan.recipe.path, plan.recipe.image_name, output)
     with store.transaction() as transaction:
         sink = CancellableSink(transaction)
         session = Session(
@@ -75,7 +84,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             target_kinds=target_kinds,
             sink=sink,
             state=load_state(path),
-            sources=sources or Sources(store.path / "cfsbuild" / "state"),
+            sources=sources or Sources(store.state_path),
             listener=listener,
             output=output,
             jobs=jobs,
@@ -103,7 +112,8 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             cached=result.cached,
         )
     )
-    return result
+    files = tuple(record for done in session.done.values() for record in done.files)
+    return Executed(result=result, files=files)
 
 
 class _Run:
@@ -143,8 +153,6 @@ class _Run:
 
     def write_files(self, open_image: Callable[[bytes], int]) -> None:
         """Put the files of the targets that ran into the output directory."""
-        import msgspec  # noqa: PLC0415
-
         for name, output in self._outputs.items():
             records = write_outputs(self._session.output, output.files, open_image)
             self._session.done[name] = msgspec.structs.replace(self._session.done[name], files=records)

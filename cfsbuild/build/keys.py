@@ -49,13 +49,11 @@ def node_components(  # noqa: PLR0913 (each is one thing that a layer follows fr
     sources: Mapping[str, str],
     epoch: int,
     input_digest: str = "",
-    nested: str = "",
 ) -> Components:
     """Return everything that the layer of a node follows from.
 
     `sources` are the fingerprints of its local sources; `input_digest` that of the tree which a reading kind
-    sees; `nested` that of the tree of another recipe or image which it takes in; `epoch` counts only for kinds
-    that see it.
+    sees; `epoch` counts only for kinds that see it.
     """
     components = {
         "format": str(KEY_FORMAT),
@@ -74,8 +72,6 @@ def node_components(  # noqa: PLR0913 (each is one thing that a layer follows fr
         components["epoch"] = str(epoch)
     if kind.reads:
         components["input"] = input_digest
-    if nested:
-        components["nested"] = nested
     return components
 
 

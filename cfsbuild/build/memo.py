@@ -5,7 +5,7 @@ and what came out. When all of it still holds, the build is over before anything
 sources changed, the plan is taken from the memo.
 
 File: the 8 bytes `CFSMEMO1`, the header's length (4 bytes, little endian), the header (msgpack), then the data
-of all signatures, one after the other. It lies in the store's `cfsbuild/state`, is written atomically, and is read
+of all signatures, one after the other. It lies in the user's state directory in the store, is written atomically, and is read
 only by the user who wrote it.
 """
 
@@ -101,8 +101,8 @@ def program_identity() -> str:
 
 def memo_path(request: Request) -> Path:
     """Return where the memo for `request` is kept."""
-    identity = msgspec.msgpack.encode((os.geteuid(), request))
-    return Path(request.store) / "cfsbuild" / "state" / f"memo-{digest_of(identity)[:32]}"
+    name = f"memo-{digest_of(msgspec.msgpack.encode(request))[:32]}"
+    return Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()) / name
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

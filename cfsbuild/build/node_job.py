@@ -48,7 +48,7 @@ def prepare(session: Session, job: Job) -> Prepared:
         image_tree=lambda asked: _image_tree(session, job, asked),
     )
     session.sources.observe(job.name, kind, spec)
-    fingerprint = kind.gather(context, spec.params)
+    fingerprint = _fingerprint(session, job, kind, context)
     components = node_components(
         kind,
         spec.params,
@@ -57,7 +57,6 @@ def prepare(session: Session, job: Job) -> Prepared:
         sources=fingerprint.digests,
         epoch=context.epoch,
         input_digest=session.trees.digest(job.layers, session.outputs(job.layers)) if kind.reads else "",
-        nested=session.done[job.nested].output if job.nested else "",
     )
     return Prepared(
         job=job,
@@ -70,13 +69,21 @@ def prepare(session: Session, job: Job) -> Prepared:
     )
 
 
+def _fingerprint(session: Session, job: Job, kind: NodeKind, context: NodeContext) -> Fingerprint:
+    """Gather; but what a nested recipe's tree is called is known already, without merging it."""
+    if job.nested:
+        return Fingerprint(digests={"recipe": session.done[job.nested].output})
+    return kind.gather(context, context.spec.params)
+
+
 def run_node(session: Session, job: Job) -> Done:
     """Return what the node job gives, from the store if it is known there."""
     began = time.monotonic()
     node = prepare(session, job)
     forced = session.force(job.name)
-    result, layer, lacking = session.cached_layer(node.key)
-    if result is not None and layer is not None and not lacking and not forced:
+    cached = None if forced else session.cached(node.key)
+    if cached is not None:
+        result, layer = cached
         return Done(
             key=node.key,
             components=node.components,
@@ -85,7 +92,7 @@ def run_node(session: Session, job: Job) -> Done:
             seconds=time.monotonic() - began,
             layer=layer,
         )
-    reasons = explain(session, node, lacking=lacking, forced=forced)
+    reasons = explain(session, node, forced=forced)
     session.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
     layer = _produce(session, node)
     name = session.sink.put_layer(layer)
@@ -101,7 +108,7 @@ def run_node(session: Session, job: Job) -> Done:
     )
 
 
-def explain(session: Session, node: Prepared, *, lacking: str, forced: bool) -> tuple[Reason, ...]:
+def explain(session: Session, node: Prepared, *, forced: bool) -> tuple[Reason, ...]:
     """Return why a node whose result cannot be used has to run."""
     if forced:
         return (Reason(reason=why.FORCED),)
@@ -110,7 +117,7 @@ def explain(session: Session, node: Prepared, *, lacking: str, forced: bool) -> 
         return (Reason(reason=why.FIRST_BUILD),)
     found = why.differences(last.components, node.components)
     if not found:
-        return (Reason(reason=lacking),)
+        return (Reason(reason=why.RESULT_MISSING),)
     return why.with_nodes(found, last.inputs, session.outputs(node.job.inputs))
 
 
@@ -123,7 +130,11 @@ def _produce(session: Session, node: Prepared) -> Layer:
     if node.kind.reads:
         tree = session.trees.merged(node.job.layers, session.outputs(node.job.layers)).tree
         context = msgspec.structs.replace(context, input=tree)
-    layer = node.kind.produce(context, node.spec.params, node.fingerprint)
+    fingerprint = node.fingerprint
+    if node.job.nested:
+        fingerprint = node.kind.gather(context, node.spec.params)
+        _check_nested(node, fingerprint)
+    layer = node.kind.produce(context, node.spec.params, fingerprint)
     changed = session.sources.changed(node.job.name)
     if changed:
         raise BuildError(
@@ -134,6 +145,16 @@ def _produce(session: Session, node: Prepared) -> Layer:
             reason="source-changed",
         )
     return layer
+
+
+def _check_nested(node: Prepared, fingerprint: Fingerprint) -> None:
+    if fingerprint.digests != node.fingerprint.digests:
+        raise BuildError(
+            f"node {node.job.name!r} saw another tree than its key says",
+            details=f"{fingerprint.digests} instead of {node.fingerprint.digests}",
+            origin=node.spec.origin,
+            reason="nested-changed",
+        )
 
 
 def _result(node: Prepared, layer: Layer, name: str) -> NodeResult:

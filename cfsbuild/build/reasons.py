@@ -21,7 +21,6 @@ ORDER: Final = "order-changed"
 IMAGE: Final = "image-changed"
 FORCED: Final = "forced"
 RESULT_MISSING: Final = "result-missing"
-OBJECT_MISSING: Final = "object-missing"
 OUTPUT_MISSING: Final = "output-missing"
 INPUT_PENDING: Final = "input-pending"
 
@@ -48,8 +47,7 @@ _TEXTS = {
     NESTED: "the image that it takes in changed",
     ORDER: "layers are merged in another order or with other rights",
     FORCED: "forced",
-    RESULT_MISSING: "its result is no longer in the store",
-    OBJECT_MISSING: "objects of its result are no longer in the store",
+    RESULT_MISSING: "its result, or objects of it, are no longer in the store",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.trees import Trees
-from cfsbuild.errors import BuildError, CfsError
+from cfsbuild.errors import BuildError, CfsError, Problem
 from cfsbuild.events import Event, Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
@@ -152,27 +152,20 @@ class Session:
                 self._layers[done.output] = found
             return self._layers[done.output]
 
-    def cached_layer(self, key: str) -> tuple[NodeResult | None, Layer | None, str]:
-        """Look a key up: the result, its layer, and the reason word if it cannot be used."""
+    def cached(self, key: str) -> tuple[NodeResult, Layer] | None:
+        """Return the result recorded under `key` and its layer, if all that they need is in the store."""
         result = self.store.result(key) if self.use_cache else None
-        if result is None:
-            return None, None, "result-missing"
-        layer = self.store.layer(result.layer)
-        if layer is None:
-            return result, None, "result-missing"
-        if self.store.missing(inode.digest for inode in layer.entries.values() if inode.digest):
-            return result, layer, "object-missing"
-        return result, layer, ""
+        layer = self.store.layer(result.layer) if result is not None else None
+        return (result, layer) if result is not None and layer is not None else None
 
 
 class BuildFailures(BuildError):
-    """Several jobs failed (`--keep-going`). The exit status is the gravest of theirs."""
+    """Several jobs failed (`--keep-going`)."""
 
     def __init__(self, errors: tuple[CfsError, ...]) -> None:
         super().__init__(f"{len(errors)} jobs failed", reason="several")
         self.errors = errors
-        self.exit_code = max(error.exit_code for error in errors)
 
-    def problems(self) -> tuple[Any, ...]:
+    def problems(self) -> tuple[Problem, ...]:
         """Return every problem of every job that failed."""
         return tuple(problem for error in self.errors for problem in error.problems())

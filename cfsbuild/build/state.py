@@ -56,10 +56,10 @@ class BuildState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     trees: dict[str, str] = {}
 
 
-def state_path(store: Path, recipe: Path, image: str, output: Path) -> Path:
-    """Return where the state of `image`, built from `recipe` into the directory `output`, is kept."""
-    identity = "\0".join((str(os.geteuid()), str(recipe.resolve()), image, str(output.resolve())))
-    return store / "cfsbuild" / "state" / f"build-{digest_of(os.fsencode(identity))[:32]}.json"
+def state_path(directory: Path, recipe: Path, image: str, output: Path) -> Path:
+    """Return where, in a user's `directory`, the state of `image`, built from `recipe` into `output`, is kept."""
+    identity = "\0".join((str(recipe.resolve()), image, str(output.resolve())))
+    return directory / f"build-{digest_of(os.fsencode(identity))[:32]}.json"
 
 
 def load_state(path: Path) -> BuildState:

@@ -1,0 +1,201 @@
+"""The whole way from a request to images: what `build`, `watch` and other verbs call."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cfsbuild.build import memo
+from cfsbuild.build.memo import Request
+from cfsbuild.build.result import BuildResult
+from cfsbuild.build.sources import Sources
+from cfsbuild.events import BuildFinished, Listener, ignore
+
+if TYPE_CHECKING:
+    from cfsbuild.build.job import Plan
+    from cfsbuild.recipe.model import NodeSpec, Recipe
+    from cfsbuild.store.store import Store
+
+OUTPUT = "out"
+"""Where output files go when nobody says so, relative to the working directory."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to build. `force` names jobs that run in any case; None means all of them."""
+
+    jobs: int = 1
+    keep_going: bool = False
+    force: tuple[str, ...] | None = ()
+
+
+def make_request(
+    recipe: Path,
+    *,
+    store: Path,
+    output: Path | None = None,
+    profiles: Sequence[str] = (),
+    overrides: Mapping[str, str] | None = None,
+) -> Request:
+    """Return the request with absolute paths; symbolic links are left as they are."""
+    return Request(
+        recipe=os.path.abspath(recipe),  # noqa: PTH100 (start-up; and resolve() would follow links)
+        profiles=tuple(profiles),
+        overrides=dict(overrides or {}),
+        store=os.path.abspath(store),  # noqa: PTH100
+        output=os.path.abspath(output or OUTPUT),  # noqa: PTH100
+    )
+
+
+def build(
+    request: Request, options: Options, *, environ: Mapping[str, str], listener: Listener = ignore
+) -> tuple[BuildResult, ...]:
+    """Build every image of a recipe, doing only what is needed; raises `CfsError`."""
+    began = time.monotonic()
+    began_ns = time.time_ns()
+    recalled = memo.Recalled() if options.force != () else memo.recall(request, environ)
+    if recalled.results:
+        for result in recalled.results:
+            listener(_unchanged(result, time.monotonic() - began))
+        return recalled.results
+    sources = Sources(Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()))
+    for path, signature in recalled.sources.items():
+        sources.know(path, signature)
+    plans = _recalled_plans(recalled.plans) or load_plans(request, environ=environ)
+    with open_store(Path(request.store), plans) as store:
+        built = [_build_one(plan, store, request, options, sources, listener) for plan in plans]
+    _remember(request, environ, plans, sources, built, began_ns)
+    return tuple(one.result for one in built)
+
+
+def load_plans(request: Request, *, environ: Mapping[str, str]) -> list[Plan]:
+    """Load a recipe and plan each of its images; raises `RecipeError` with every problem."""
+    from cfsbuild.build.plan import plan  # noqa: PLC0415 (a remembered build plans nothing)
+    from cfsbuild.errors import RecipeError  # noqa: PLC0415
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
+    from cfsbuild.recipe.load import load_recipes  # noqa: PLC0415
+    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
+
+    def load_nested(spec: NodeSpec, path: Path) -> Recipe:
+        recipes = load_recipes(
+            path,
+            node_kinds=NODE_KINDS,
+            target_kinds=TARGET_KINDS,
+            overrides={},
+            profiles=(),
+            environ=environ,
+        )
+        return _only(spec, recipes)
+
+    recipes = load_recipes(
+        Path(request.recipe),
+        node_kinds=NODE_KINDS,
+        target_kinds=TARGET_KINDS,
+        overrides=request.overrides,
+        profiles=request.profiles,
+        environ=environ,
+    )
+    plans, problems = [], {}
+    for recipe in recipes:
+        try:
+            plans.append(plan(recipe, NODE_KINDS, TARGET_KINDS, load=load_nested))
+        except RecipeError as error:
+            problems.update(dict.fromkeys(error.problems()))
+    if problems:
+        raise RecipeError(tuple(problems))
+    return plans
+
+
+def open_store(path: Path, plans: Sequence[Plan]) -> Store:
+    """Open the store, or make one for the plans' digest algorithm if there is nothing at `path`."""
+    from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
+    from cfsbuild.store.store import Store  # noqa: PLC0415
+
+    if path.exists() and any(path.iterdir()):
+        return Store.open(path)
+    return Store.init(path, Algorithm(plans[0].recipe.algorithm))
+
+
+def _only(spec: NodeSpec, recipes: list[Recipe]) -> Recipe:
+    from cfsbuild.errors import Problem, RecipeError  # noqa: PLC0415
+
+    if len(recipes) == 1:
+        return recipes[0]
+    problem = Problem(
+        f"node {spec.name!r} takes in a recipe that describes {len(recipes)} images",
+        details="its matrix gives " + ", ".join(recipe.image_name for recipe in recipes),
+        resolution="take in the stored image of one of them, or a recipe without a matrix",
+        origin=spec.origin_of("recipe"),
+    )
+    raise RecipeError((problem,))
+
+
+def _recalled_plans(documents: Iterable[bytes]) -> list[Plan]:
+    from cfsbuild.build.remembered import decode_plan  # noqa: PLC0415
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
+    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
+
+    try:
+        return [decode_plan(document, NODE_KINDS, TARGET_KINDS) for document in documents]
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        # Written by another version of this program: the recipe is read again.
+        return []
+
+
+def _build_one(  # noqa: PLR0913 (what one image's build is given)
+    plan: Plan,
+    store: Store,
+    request: Request,
+    options: Options,
+    sources: Sources,
+    listener: Listener,
+) -> memo.Built:
+    from cfsbuild.build.execute import execute  # noqa: PLC0415
+    from cfsbuild.build.remembered import encode_plan  # noqa: PLC0415
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
+    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
+
+    executed = execute(
+        plan,
+        store,
+        node_kinds=NODE_KINDS,
+        target_kinds=TARGET_KINDS,
+        output=Path(request.output),
+        jobs=options.jobs,
+        keep_going=options.keep_going,
+        force=options.force,
+        listener=listener,
+        sources=sources,
+    )
+    return memo.Built(plan=encode_plan(plan), result=executed.result, files=executed.files)
+
+
+def _remember(  # noqa: PLR0913 (what a memo is made of)
+    request: Request,
+    environ: Mapping[str, str],
+    plans: Sequence[Plan],
+    sources: Sources,
+    built: Sequence[memo.Built],
+    began_ns: int,
+) -> None:
+    files = dict.fromkeys(file for plan in plans for recipe in plan.recipes for file in recipe.files)
+    texts = memo.text_digests(tuple(files), began_ns)
+    if texts is not None and not any(_takes_stored_image(plan) for plan in plans):
+        memo.remember(request, environ, texts, sources, built)
+
+
+def _takes_stored_image(plan: Plan) -> bool:
+    """Say whether a node takes in an image by a reference, which may come to stand for another image."""
+    from cfsbuild.build.plan import IMAGE_KIND  # noqa: PLC0415
+
+    return any(job.kind == IMAGE_KIND and not job.nested for job in plan.jobs.values())
+
+
+def _unchanged(result: BuildResult, seconds: float) -> BuildFinished:
+    return BuildFinished(
+        image=result.image, digest=result.digest, seconds=seconds, ran=0, cached=len(result.jobs)
+    )

@@ -1,0 +1,130 @@
+"""`cfsbuild build`: recipe to image.
+
+Standard output has one line for each image: its digest, two spaces, the path of the image file. With `--json` it
+is one JSON document.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cfsbuild.build.memo import Request
+from cfsbuild.build.pipeline import OUTPUT, Options, build, make_request
+from cfsbuild.build.result import BuildResult
+from cfsbuild.cli.listeners import listening
+from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_RECIPE = "recipe.toml"
+
+
+def recipe_argument(function: Function) -> Function:
+    """Add the argument that names a recipe; without it `recipe.toml` in the working directory is meant."""
+    return click.argument(
+        "recipe", metavar="[RECIPE]", default=DEFAULT_RECIPE, type=click.Path(path_type=Path)
+    )(function)
+
+
+def recipe_options(function: Function) -> Function:
+    """Add the options that say what a recipe means and where its images go."""
+    for option in (
+        click.option(
+            "--output", metavar="DIR", type=click.Path(path_type=Path), help=f"Where files go [{OUTPUT}]."
+        ),
+        click.option("-p", "--profile", "profiles", metavar="NAME", multiple=True, help="Apply a profile."),
+        click.option(
+            "-o", "--option", "overrides", metavar="KEY=VALUE", multiple=True, help="Set a variable."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def request_of(
+    settings: Settings,
+    recipe: Path,
+    output: Path | None,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> Request:
+    """Return what the command line asks for; raises `UsageError` for what makes no sense."""
+    if not recipe.is_file():
+        raise UsageError(
+            f"there is no recipe {recipe}",
+            resolution="name a recipe, or write one with cfsbuild init",
+            reason="no-recipe",
+        )
+    return make_request(
+        recipe, store=settings.store_path, output=output, profiles=profiles, overrides=_variables(overrides)
+    )
+
+
+def _variables(overrides: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise UsageError(f"-o {text!r} is not of the form KEY=VALUE")
+        variables[name] = value
+    return variables
+
+
+@click.command("build")
+@common_options("json", "jobs", "keep_going", "dry_run", "progress", "store")
+@recipe_argument
+@recipe_options
+@click.option("-f", "--force", is_flag=True, help="Run every job, whatever is known.")
+@click.option("--check", is_flag=True, help="Build twice from nothing and compare (exit 4 if they differ).")
+@pass_settings
+def command(  # noqa: PLR0913 (the verb's options)
+    settings: Settings,
+    recipe: Path,
+    output: Path | None,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+    *,
+    force: bool,
+    check: bool,
+) -> int:
+    """Build the images of RECIPE (default: recipe.toml).
+
+    Writes DIGEST and PATH of each image to standard output. The image goes to the store, and with its dump and its
+    manifest to the output directory.
+    """
+    request = request_of(settings, recipe, output, profiles, overrides)
+    if settings.dry_run:
+        from cfsbuild.cli.dry_run import show_plan  # noqa: PLC0415 (this option only)
+
+        return show_plan(settings, request)
+    options = Options(jobs=settings.job_count, keep_going=settings.keep_going, force=None if force else ())
+    with listening(settings) as listener:
+        if check:
+            from cfsbuild.build.reproduce import check_reproducible  # noqa: PLC0415 (this option only)
+
+            results = check_reproducible(request, options, listener=listener, environ=os.environ)
+        else:
+            results = build(request, options, listener=listener, environ=os.environ)
+    show_results(settings, results)
+    return 0
+
+
+def show_results(settings: Settings, results: tuple[BuildResult, ...]) -> None:
+    """Write what was built to standard output."""
+    from cfsbuild.cli.output import write_json, write_lines  # noqa: PLC0415 (nothing before has output)
+
+    if settings.json:
+        write_json({"version": 1, "images": results})
+        return
+    lines = []
+    for result in results:
+        for image in result.images:
+            path = os.path.relpath(image.files[0]) if image.files else image.reference
+            lines.append(f"{image.digest}  {path}")
+    write_lines(lines)
