@@ -12,7 +12,7 @@ only by the user who wrote it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,14 +62,23 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[OutRecord, ...]
 
 
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe says: `texts` maps its files to the digests of their bytes, `references` the stored images
+    that it takes in to what they stood for.
+    """  # noqa: D205 (one sentence)
+
+    texts: dict[str, str]
+    references: dict[str, str] = {}
+
+
 class Memo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The header. `texts` maps recipe files to the digests of their bytes."""
+    """The header."""
 
     version: int = MEMO_VERSION
     program: str
     request: Request
     environment: dict[str, str]
-    texts: dict[str, str]
+    inputs: Inputs
     sources: tuple[SourceRecord, ...]
     built: tuple[Built, ...]
 
@@ -121,7 +130,8 @@ def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
         or memo.request != request
         or memo.environment != environment(environ)
         or memo.program != program_identity()
-        or not _texts_hold(memo.texts)
+        or not _texts_hold(memo.inputs.texts)
+        or references(request.store, memo.inputs.references) != memo.inputs.references
     ):
         return Recalled()
     sources: dict[Path, Signature] = {}
@@ -143,7 +153,7 @@ def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
 def remember(
     request: Request,
     environ: Mapping[str, str],
-    texts: Mapping[str, str],
+    inputs: Inputs,
     sources: Sources,
     built: Sequence[Built],
 ) -> bool:
@@ -157,7 +167,7 @@ def remember(
         program=program_identity(),
         request=request,
         environment=environment(environ),
-        texts=dict(texts),
+        inputs=inputs,
         sources=tuple(
             SourceRecord(str(source), known.tree, known.newest_ns, known.taken_ns, len(known.data))
             for source, known in signatures.items()
@@ -181,6 +191,18 @@ def text_digests(files: Sequence[Path], since_ns: int) -> dict[str, str] | None:
         except OSError:
             return None
     return digests
+
+
+def references(store: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the digests that references of a store stand for; "" for what is no reference there."""
+    found = {}
+    for name in names:
+        try:
+            target = os.readlink(f"{store}/images/refs/{name}")  # noqa: PTH115 (start-up)
+        except OSError:
+            target = ""
+        found[name] = target.rpartition("/")[2]
+    return found
 
 
 def _load(path: Path) -> tuple[Memo, bytes] | None:

@@ -66,9 +66,10 @@ def build(
     for path, signature in recalled.sources.items():
         sources.know(path, signature)
     plans = _recalled_plans(recalled.plans) or load_plans(request, environ=environ)
+    references = memo.references(request.store, _stored_images(plans))
     with open_store(Path(request.store), plans) as store:
         built = [_build_one(plan, store, request, options, sources, listener) for plan in plans]
-    _remember(request, environ, plans, sources, built, began_ns)
+    _remember(request, environ, plans, sources, built, references=references, began_ns=began_ns)
     return tuple(one.result for one in built)
 
 
@@ -180,19 +181,24 @@ def _remember(  # noqa: PLR0913 (what a memo is made of)
     plans: Sequence[Plan],
     sources: Sources,
     built: Sequence[memo.Built],
+    *,
+    references: dict[str, str],
     began_ns: int,
 ) -> None:
     files = dict.fromkeys(file for plan in plans for recipe in plan.recipes for file in recipe.files)
     texts = memo.text_digests(tuple(files), began_ns)
-    if texts is not None and not any(_takes_stored_image(plan) for plan in plans):
-        memo.remember(request, environ, texts, sources, built)
+    if texts is not None:
+        memo.remember(request, environ, memo.Inputs(texts=texts, references=references), sources, built)
 
 
-def _takes_stored_image(plan: Plan) -> bool:
-    """Say whether a node takes in an image by a reference, which may come to stand for another image."""
-    from cfsbuild.build.plan import IMAGE_KIND  # noqa: PLC0415
-
-    return any(job.kind == IMAGE_KIND and not job.nested for job in plan.jobs.values())
+def _stored_images(plans: Sequence[Plan]) -> list[str]:
+    """Return the names of stored images that nodes take in: they may come to stand for other images."""
+    return [
+        plan.node(job).params.image
+        for plan in plans
+        for job in plan.jobs.values()
+        if job.role == "node" and job.kind == "image" and not job.nested
+    ]
 
 
 def _unchanged(result: BuildResult, seconds: float) -> BuildFinished:
