@@ -59,6 +59,8 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     input: Tree | None = None
     state: Path | None = None
     image_tree: Callable[[NodeSpec], Tree] | None = None
+    read_object: Callable[[bytes], bytes] | None = None
+    """Returns the content of an object, by raw digest, that is in the store or in what `sink` took in."""
 
     @property
     def origin(self) -> Origin | None:
