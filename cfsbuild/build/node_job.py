@@ -45,6 +45,7 @@ def prepare(session: Session, job: Job) -> Prepared:
         jobs=session.jobs,
         listener=session.listener,
         state=session.sources.directory,
+        scan=session.sources.scan,
         image_tree=lambda asked: _image_tree(session, job, asked),
     )
     session.sources.observe(job.name, kind, spec)

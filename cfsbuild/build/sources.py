@@ -13,12 +13,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cfsbuild.errors import BuildError
 from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.recipe.model import NodeSpec
+
+if TYPE_CHECKING:
+    from cfsbuild.tree.scan import Scan
 
 RACY_NS = 2 * 10**9
 
@@ -28,13 +32,15 @@ _STATUS = struct.Struct("<QQqqqIIIQQ")
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a source looked like: `data` is the packed status of a file, or of all that a tree holds.
 
-    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch).
+    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch). `listing` is
+    the scan that the signature of a tree was made from.
     """
 
     tree: bool
     data: bytes
     newest_ns: int
     taken_ns: int
+    listing: Scan | None = None
 
     @property
     def racy(self) -> bool:
@@ -69,8 +75,14 @@ def sign(path: Path) -> Signature:
         return Signature(tree=False, data=pack_status(status), newest_ns=status.st_ctime_ns, taken_ns=taken)
     from cfsbuild.tree.scan import scan  # noqa: PLC0415 (only for trees)
 
-    found = scan(path)
-    return Signature(tree=True, data=found.signature, newest_ns=found.newest_ns, taken_ns=taken)
+    try:
+        found = scan(path)
+    except BuildError:
+        # The kind that reads it knows whether that matters; a signature from the future is never trusted.
+        return Signature(tree=True, data=b"", newest_ns=taken, taken_ns=taken)
+    return Signature(
+        tree=True, data=found.signature, newest_ns=found.newest_ns, taken_ns=taken, listing=found
+    )
 
 
 def local_paths(kind: NodeKind, spec: NodeSpec) -> Iterator[tuple[str, Path]]:
@@ -107,6 +119,18 @@ class Sources:
             for _, path in named:
                 if path not in self._signatures:
                     self._signatures[path] = sign(path)
+
+    def scan(self, path: Path) -> Scan:
+        """Return the listing of the directory `path` as it was when its signature was taken."""
+        with self._lock:
+            if path not in self._signatures:
+                self._signatures[path] = sign(path)
+            listing = self._signatures[path].listing
+        if listing is None:
+            from cfsbuild.tree.scan import scan  # noqa: PLC0415 (only for trees)
+
+            return scan(path)
+        return listing
 
     def changed(self, job: str) -> str:
         """Return the first of a node's single-file sources that is no longer what it was; "" if none is.

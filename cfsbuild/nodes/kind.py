@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -13,6 +13,9 @@ from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.tree.layer import Layer, Tree
+
+if TYPE_CHECKING:
+    from cfsbuild.tree.scan import Scan
 
 
 class ObjectSink(Protocol):
@@ -47,7 +50,8 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `input` is the merge of the node's transitive needs, for kinds that read it. `epoch` in seconds.
     `state` is a directory for caches of this user (stat cache), or None. `image_tree` returns the tree of a
-    nested recipe (by path) or of a stored image (by reference), for the `image` kind.
+    nested recipe (by path) or of a stored image (by reference), for the `image` kind. `scan` lists a local
+    directory, at most once in a build however many ask; without it call `tree.scan.scan`.
     """
 
     spec: NodeSpec
@@ -59,6 +63,7 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     input: Tree | None = None
     state: Path | None = None
     image_tree: Callable[[NodeSpec], Tree] | None = None
+    scan: Callable[[Path], Scan] | None = None
     read_object: Callable[[bytes], bytes] | None = None
     """Returns the content of an object, by raw digest, that is in the store or in what `sink` took in."""
 
