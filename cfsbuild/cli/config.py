@@ -14,7 +14,7 @@ import msgspec
 
 from cfsbuild import limits
 from cfsbuild.errors import Origin, Problem, RecipeError, UsageError
-from cfsbuild.store.place import StoreConfig, default_path
+from cfsbuild.store.place import default_path
 
 SYSTEM_CONFIG = Path("/etc/cfsbuild/config.toml")
 LOCAL_NAME = "cfsbuild.local.toml"
@@ -54,7 +54,7 @@ def load_config(directory: Path, environ: Mapping[str, str]) -> Config:
     uids = next((keys.trusted_uids for _, keys in found if keys.trusted_uids is not None), ())
     shared = next((keys.shared_store for _, keys in found if keys.shared_store is not None), False)
     return Config(
-        store=default_path(environ, None if store is None else StoreConfig(store=str(store))),
+        store=default_path(environ, store),
         jobs=_jobs_from_environ(environ) or jobs,
         trusted_uids=uids,
         shared_store=shared,

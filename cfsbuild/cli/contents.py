@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cfsbuild.cli.images import Image, algorithm_of_digest
+from cfsbuild.cli.lookup import Entries
 from cfsbuild.cli.settings import Settings
 from cfsbuild.errors import InputError, StoreError, VerificationError
 from cfsbuild.tree import paths
@@ -89,3 +90,18 @@ def _check(fd: int, entry: DumpEntry) -> None:
             resolution="`cfsbuild store fsck --repair` replaces damaged objects from what it can find",
             reason="object-damaged",
         )
+
+
+def first_of_each_object(entries: Entries) -> dict[bytes, DumpEntry]:
+    """Return, by digest, the first file that needs each object. Raises `InputError` if one has no digest."""
+    found: dict[bytes, DumpEntry] = {}
+    for entry in entries.values():
+        if stat.S_ISREG(entry.mode) and entry.content is None and entry.size:
+            if entry.digest is None:
+                raise InputError(
+                    f"the image gives no digest for {paths.show(entry.path)}",
+                    details="its content cannot be found by digest, nor checked",
+                    reason="no-digest",
+                )
+            found.setdefault(entry.digest, entry)
+    return found

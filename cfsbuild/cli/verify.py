@@ -1,0 +1,231 @@
+"""`cfsbuild verify`: an image's structure, its digest, and every object that it names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from cfsbuild.cli import render
+from cfsbuild.cli.contents import object_directories, object_name
+from cfsbuild.cli.images import Image, algorithm_of_digest, image_argument, image_digest, open_image
+from cfsbuild.cli.output import write_json, write_lines
+from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.errors import InputError, Problem, VerificationError
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.tree import paths
+from cfsbuild.tree.dump import DumpEntry
+
+VERIFICATION_VERSION = 1
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong. `reason` is a stable word (`docs/cli.md`, "verify")."""
+
+    reason: str
+    brief: str
+    details: str = ""
+    resolution: str = ""
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What was checked, and what is wrong. `bytes` counts the contents that were read."""
+
+    version: int = VERIFICATION_VERSION
+    image: str
+    digest: str
+    ok: bool
+    objects: int = 0
+    bytes: int = 0
+    undigested: int = 0
+    faults: list[Fault] = []
+
+
+class NotVerifiedError(VerificationError):
+    """Carries every fault that was found."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        first = faults[0]
+        super().__init__(first.brief, details=first.details, resolution=first.resolution, reason=first.reason)
+        self._faults = faults
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return all faults."""
+        return tuple(Problem(fault.brief, fault.details, fault.resolution) for fault in self._faults)
+
+
+@click.command("verify")
+@common_options("json", "store", "jobs")
+@click.option("--digest", metavar="HEX", help="The digest that the image must have.")
+@click.option("--structure", "only_structure", is_flag=True, help="Do not look at the objects.")
+@click.option(
+    "--objects",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also look for objects in DIR (may be repeated).",
+)
+@image_argument()
+@pass_settings
+def command(
+    settings: Settings, image: str, *, digest: str | None, only_structure: bool, objects: tuple[Path, ...]
+) -> int:
+    """Check that IMAGE is well-formed, has the right digest, and that every object it names is intact.
+
+    Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
+    """
+    opened = open_image(settings, image)
+    faults = list(_image_faults(opened, digest))
+    found: dict[bytes, DumpEntry] = {}
+    undigested = total = 0
+    if not faults:
+        found, undigested = _named_objects(opened)
+    if not only_structure and found:
+        checked, total = _object_faults(object_directories(settings, objects), found, settings.job_count)
+        faults += checked
+    result = Verification(
+        image=opened.name,
+        digest=image_digest(opened.name, opened.data) if not faults or found else "",
+        ok=not faults,
+        objects=0 if only_structure else len(found),
+        bytes=total,
+        undigested=undigested,
+        faults=faults,
+    )
+    if settings.json:
+        write_json(result)
+        return 0 if result.ok else VerificationError.exit_code
+    if faults:
+        raise NotVerifiedError(faults)
+    if not settings.quiet:
+        write_lines(_lines(result, only_structure=only_structure))
+    return 0
+
+
+def _image_faults(image: Image, digest: str | None) -> Iterator[Fault]:
+    """Yield what is wrong with the image file itself."""
+    from cfsbuild.erofs.verify import verify_image  # noqa: PLC0415 (help needs no reader)
+
+    if image.kind == "dump":
+        raise InputError(
+            f"{image.name} is a dump, and has no digest", resolution="`cfsbuild import` makes an image of it"
+        )
+    try:
+        verify_image(image.data)
+    except (VerificationError, InputError) as error:
+        yield Fault(error.reason or "structure", f"{image.name}: {error.brief}", error.details)
+        return
+    found = image_digest(image.name, image.data)
+    wanted = (digest or image.expected or found).lower()
+    if found != wanted:
+        yield Fault(
+            "image-digest",
+            f"{image.name} does not have the digest that it should have",
+            f"expected {wanted}\nfound    {found}",
+        )
+
+
+def _named_objects(image: Image) -> tuple[dict[bytes, DumpEntry], int]:
+    """Return the first entry of each object that the image names, and how many files name none."""
+    found: dict[bytes, DumpEntry] = {}
+    undigested = 0
+    for entry in image.entries():
+        if entry.hardlink is not None or not stat.S_ISREG(entry.mode) or entry.content is not None:
+            continue
+        if entry.digest is not None:
+            found.setdefault(entry.digest, entry)
+        elif entry.size:
+            undigested += 1
+    return found, undigested
+
+
+def _object_faults(
+    directories: tuple[Path, ...], found: dict[bytes, DumpEntry], threads: int
+) -> tuple[list[Fault], int]:
+    """Check every object; return the faults (missing objects last) and how many bytes were read."""
+    missing = dict(found)
+    faults: list[Fault] = []
+    total = 0
+    for directory in directories:
+        here = {digest: entry for digest, entry in missing.items() if _is_file(directory, digest)}
+        for digest in here:
+            del missing[digest]
+        checked, size = _check_directory(directory, here, threads)
+        faults += checked
+        total += size
+    faults += [_missing(digest, entry, directories) for digest, entry in missing.items()]
+    return faults, total
+
+
+def _is_file(directory: Path, digest: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(directory / object_name(digest)).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _check_directory(directory: Path, here: dict[bytes, DumpEntry], threads: int) -> tuple[list[Fault], int]:
+    from cfsbuild.fsverity.digest import digest_files  # noqa: PLC0415 (help hashes nothing)
+
+    faults: list[Fault] = []
+    total = 0
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for algorithm in Algorithm:
+            digests = [digest for digest in here if algorithm_of_digest(digest) is algorithm]
+            names = [os.fsencode(object_name(digest)) for digest in digests]
+            for digest, (actual, size) in zip(
+                digests, digest_files(fd, names, algorithm, threads=threads), strict=True
+            ):
+                total += size
+                entry = here[digest]
+                if actual != digest:
+                    faults.append(_damaged(digest, actual, entry, directory))
+                elif size != entry.size:
+                    faults.append(_wrong_size(size, entry))
+    finally:
+        os.close(fd)
+    return faults, total
+
+
+def _missing(digest: bytes, entry: DumpEntry, directories: tuple[Path, ...]) -> Fault:
+    places = ", ".join(str(directory) for directory in directories) or "there is no store"
+    return Fault(
+        "object-missing",
+        f"the content of {paths.show(entry.path)} is missing",
+        f"object {object_name(digest)}, looked for in: {places}",
+        "name the store with --store, or build or import the image again",
+    )
+
+
+def _damaged(digest: bytes, actual: bytes, entry: DumpEntry, directory: Path) -> Fault:
+    return Fault(
+        "object-damaged",
+        f"the content of {paths.show(entry.path)} is damaged",
+        f"{directory / object_name(digest)}\nhas the digest {actual.hex()}",
+        "`cfsbuild store fsck --repair`, or build again",
+    )
+
+
+def _wrong_size(size: int, entry: DumpEntry) -> Fault:
+    return Fault(
+        "object-size",
+        f"{paths.show(entry.path)} has {entry.size} bytes in the image, but its object has {size}",
+        "the image was made with a wrong size",
+    )
+
+
+def _lines(result: Verification, *, only_structure: bool) -> Iterator[str]:
+    yield f"{result.image}: ok"
+    yield f"  digest   {result.digest}"
+    if only_structure:
+        yield "  objects  not checked"
+        return
+    yield f"  objects  {render.count(result.objects, 'object')}, {render.human_size(result.bytes)} read"
+    if result.undigested:
+        files = render.count(result.undigested, "file")
+        yield f"  warning  {files} without a digest: nothing vouches for them"
