@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterable
 
 from cfsbuild import limits
-from cfsbuild.erofs.format import ACL_NAMES, FLAG_HAS_ACL, LARGEST_FORMAT
-from cfsbuild.errors import InputError, UsageError
+from cfsbuild.erofs.format import ACL_NAMES, FLAG_HAS_ACL
+from cfsbuild.errors import InputError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
@@ -70,14 +70,6 @@ class Node:
         self.xattrs: dict[bytes, bytes] = {}
         self.ino = self.nid = self.nblocks = self.tail = self.padding = self.xattr_size = 0
         self.compact = False
-
-
-def check_formats(minimum: int, maximum: int | None) -> tuple[int, int]:
-    """Return the range of format versions to choose from; raises `UsageError` for unknown ones."""
-    maximum = minimum if maximum is None else max(minimum, maximum)
-    if minimum < 0 or maximum > LARGEST_FORMAT:
-        raise UsageError(f"composefs image formats are 0 to {LARGEST_FORMAT}, not {minimum} to {maximum}")
-    return minimum, maximum
 
 
 def _metacopy(digest: bytes | None, algorithm: Algorithm) -> bytes:
@@ -144,7 +136,7 @@ def _set_data(node: Node, entry: DumpEntry, algorithm: Algorithm) -> None:
     if entry.content:
         if len(entry.content) != node.size or node.size > limits.INLINE_BYTES_MAX:
             raise InputError(
-                f"{paths.show(entry.path)}: {len(entry.content)} bytes of inline content for a size of {node.size}"
+                f"{paths.show(entry.path)}: {len(entry.content)} bytes inline for a size of {node.size}"
             )
         node.content = entry.content
         return
@@ -158,7 +150,7 @@ def _set_data(node: Node, entry: DumpEntry, algorithm: Algorithm) -> None:
 
 
 class _Assembly:
-    """Puts entries together as they come: parents before children, hard links before or after their target."""
+    """Puts entries together as they come: parents before children, hard links anywhere below theirs."""
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
@@ -166,12 +158,16 @@ class _Assembly:
         self.links: dict[bytes, bytes] = {}
         self.whiteouts: list[tuple[Node, Node]] = []
         self.flags = 0
+        self.names = 0
 
     def add(self, entry: DumpEntry) -> None:
         """Take in one entry; raises `InputError` if it cannot stand where it says."""
         path = entry.path
         slash = path.rfind(b"/")
         name = path[slash + 1 :]
+        self.names += 1
+        if slash < 0 or len(path) > limits.PATH_BYTES or self.names > limits.TREE_ENTRIES:
+            raise InputError(f"{paths.show(path)} is no valid path, or one name more than an image may have")
         above = self.directories.get(path[:slash] or paths.ROOT)
         if above is None or above.children is None:
             return self._add_root(entry)
@@ -220,20 +216,19 @@ class _Assembly:
 
     def _target(self, link: bytes) -> Node:
         """Return the inode that the hard link `link` leads to, perhaps by way of others."""
-        path = link
-        for _ in range(len(self.links)):
+        chain = {link: None}
+        path = self.links[link]
+        while path in self.links:
+            if path in chain:
+                raise InputError(f"{paths.show(link)} is a hard link to itself")
+            chain[path] = None
             path = self.links[path]
-            if path not in self.links:
-                break
-        else:
-            raise InputError(f"{paths.show(link)} is a hard link to itself")
-        directory = self.directories.get(paths.parent(path))
-        target = (directory.children or {}).get(paths.name(path)) if directory else None
+        # Long chains stay cheap: every link on the way now leads straight to the end.
+        self.links.update(dict.fromkeys(chain, path))
+        above = self.directories.get(paths.parent(path))
+        target = (above.children or {}).get(paths.name(path)) if above else None
         if target is None or target.children is not None:
-            raise InputError(
-                f"hard link {paths.show(link)} points to {paths.show(path)}, "
-                f"which is {'missing' if target is None and path not in self.directories else 'a directory'}"
-            )
+            raise InputError(f"{paths.show(link)} is a hard link to what is missing or a directory")
         return target
 
 
