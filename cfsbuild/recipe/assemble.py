@@ -14,6 +14,7 @@ from cfsbuild.recipe.document import EPOCH_MAX, SECTIONS, ImageTable, NodeTable,
 from cfsbuild.recipe.include import Merged
 from cfsbuild.recipe.marked import Marked, key_text, origins
 from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec
+from cfsbuild.recipe.origins import ENVIRONMENT
 from cfsbuild.recipe.problems import suggestion
 from cfsbuild.recipe.validate import convert
 from cfsbuild.recipe.variables import Combination
@@ -44,10 +45,10 @@ def assemble(  # noqa: PLR0913 (what is known about one combination)
     nodes = _nodes(table, node_kinds, problems)
     targets = _targets(table, target_kinds, problems)
     axes = {name: _axis(value, problems) for name, value in combination.axes.items()}
-    epoch = _epoch(image, environ, problems)
+    placed = origins(table)
+    epoch = _epoch(image, environ, placed, problems)
     if image is None or len(problems) > before or outcome.problems:
         return None
-    placed = origins(table)
     for name, value in combination.values.items():
         placed.update({f"vars.{name}{'.' * bool(key)}{key}": at for key, at in origins(value).items()})
     return Recipe(
@@ -80,14 +81,11 @@ def _image(table: Marked, problems: list[Problem]) -> ImageTable | None:
             Problem("the recipe has no [image] table", "", 'add [image] with name = "…"', table.origin)
         )
         return None
-    image = convert(value, ImageTable, problems)
-    if image is None:
-        return None
     for key in ("name", "version"):
-        text = getattr(image, key)
-        if text or key == "name":
-            _check_file_name(text, f"`image.{key}`", _origin(value, key), problems)
-    return image
+        text = value.get(key)
+        if text and isinstance(text.data, str) and (text.data or key == "name"):
+            _check_file_name(text.data, f"`image.{key}`", text.origin, problems)
+    return convert(value, ImageTable, problems)
 
 
 def _origin(table: Marked, key: str) -> Origin:
@@ -110,13 +108,17 @@ def _axis(value: Marked, problems: list[Problem]) -> str:
     return text
 
 
-def _epoch(image: ImageTable | None, environ: Mapping[str, str], problems: list[Problem]) -> int:
+def _epoch(
+    image: ImageTable | None, environ: Mapping[str, str], placed: dict[str, Origin], problems: list[Problem]
+) -> int:
+    """Return the epoch, and note in `placed` if it comes from the environment."""
     if image and image.epoch is not None:
         return image.epoch
     text = environ.get("SOURCE_DATE_EPOCH", "")
     if not text:
         return 0
     if text.isascii() and text.isdigit() and len(text) < 16 and int(text) <= EPOCH_MAX:
+        placed["image.epoch"] = Origin(ENVIRONMENT, 0, "SOURCE_DATE_EPOCH")
         return int(text)
     problems.append(
         Problem(

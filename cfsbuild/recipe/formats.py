@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cfsbuild import limits
+from cfsbuild.errors import InputError
 from cfsbuild.recipe import types
+from cfsbuild.tree.globs import compile_globs
 
 _ID_MAX = 2**32 - 2
 _ID_DIGITS = frozenset("0123456789")
@@ -64,24 +66,11 @@ def _owner(value: str | int) -> str:
 
 
 def _glob(value: str | int) -> str:
-    pattern = str(value)
-    if not pattern:
-        return "must not be empty"
-    position = 0
-    while position < len(pattern):
-        char = pattern[position]
-        if char == "\\":
-            position += 1
-            if position == len(pattern):
-                return "ends in a backslash that escapes nothing"
-        elif char == "[":
-            # A `]` right behind `[`, `[!` or `[^` stands for itself.
-            start = position + (2 if pattern[position + 1 : position + 2] in {"!", "^"} else 1)
-            position = pattern.find("]", start + 1)
-            if position < 0:
-                return "has a `[` without its `]`"
-        position += 1
-    return _one_line(pattern)
+    try:
+        compile_globs((str(value),))
+    except InputError as error:
+        return f"is not a pattern: {error.brief}"
+    return _one_line(str(value))
 
 
 def _one_line(text: str) -> str:

@@ -115,6 +115,10 @@ def _template_nodes(table: Marked, node_kinds: Mapping[str, Schema], problems: l
         if content:
             brief = f"`{node.origin.key}` has both `content` and `template`"
             problems.append(Problem(brief, "", "remove one of them", content.origin))
+        raw = node.get("raw")
+        if raw and raw.data is True:
+            brief = f"`{raw.origin.key}` contradicts `template`"
+            problems.append(Problem(brief, "", "give the file as `source` to take it as it is", raw.origin))
         found.append(name)
     return found
 

@@ -19,7 +19,8 @@ class Marked(msgspec.Struct, frozen=True):
     """A TOML value with its origin.
 
     `data` is `dict[str, Marked]` for a table, `list[Marked]` for an array, else the plain scalar.
-    `rendered` says that a template made the string, so it may stand for a number or a boolean.
+    `rendered` says that a template made the string, so it may stand for a number or a boolean; `data` is None
+    when that template failed.
     """
 
     origin: Origin

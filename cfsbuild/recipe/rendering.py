@@ -21,12 +21,12 @@ _DEPTH = 100
 class Outcome(msgspec.Struct, frozen=True):
     """What rendering one combination gave, as plain data.
 
-    `texts` are the rendered templates in the order of `templates`; `contents` is, for each node with a
-    template file, that file's name and its text.
+    `texts` are the rendered templates in the order of `templates`, None where one failed; `contents` is, for
+    each node with a template file, that file's name and its text.
     """
 
     variables: dict[str, Any]
-    texts: list[str]
+    texts: list[str | None]
     contents: dict[str, tuple[str, str]]
     files: list[str]
     problems: list[Problem]
@@ -54,8 +54,8 @@ def _raw_keys(node: Marked) -> frozenset[str]:
 
 
 def strings(value: Marked) -> Iterator[Marked]:
-    """Yield the strings in a value that are templates, in a fixed order."""
-    if isinstance(value.data, str) and is_template(value.data):
+    """Yield the strings in a value that are templates and not rendered yet, in a fixed order."""
+    if isinstance(value.data, str) and not value.rendered and is_template(value.data):
         yield value
     for _, child in children(value):
         yield from strings(child)
@@ -71,11 +71,11 @@ def render(
     renderer = Renderer(progress)
     problems: list[Problem] = []
     variables = _resolve(combination.values, renderer, problems)
-    texts: list[str] = []
-    rendered: dict[int, str] = {}
+    texts: list[str | None] = []
+    rendered: dict[int, str | None] = {}
     for value in templates(table):
         # Without variables every template would seem wrong, and what is wrong with them is noted already.
-        text = "" if variables is None else _render_one(renderer, value, variables, problems)
+        text = None if variables is None else _render_one(renderer, value, variables, problems)
         texts.append(text)
         rendered[id(value)] = text
     contents = {}
@@ -86,12 +86,14 @@ def render(
     return Outcome(variables or {}, texts, contents, list(renderer.files), problems)
 
 
-def _render_one(renderer: Renderer, value: Marked, variables: dict[str, Any], problems: list[Problem]) -> str:
+def _render_one(
+    renderer: Renderer, value: Marked, variables: dict[str, Any], problems: list[Problem]
+) -> str | None:
     try:
         return renderer.text(value.data, variables, value.origin)
     except RecipeError as error:
         problems.extend(error.problems())
-        return ""
+        return None
 
 
 def _render_file(  # noqa: PLR0913, PLR0917
@@ -99,7 +101,7 @@ def _render_file(  # noqa: PLR0913, PLR0917
     name: str,
     renderer: Renderer,
     variables: dict[str, Any] | None,
-    rendered: dict[int, str],
+    rendered: dict[int, str | None],
     problems: list[Problem],
 ) -> tuple[str, str] | None:
     template = table.data["nodes"].data[name].data["template"]
@@ -165,7 +167,7 @@ class _Resolver:
             return {key: self._render(item) for key, item in value.data.items()}
         if isinstance(value.data, list):
             return [self._render(item) for item in value.data]
-        if isinstance(value.data, str) and is_template(value.data):
+        if isinstance(value.data, str) and not value.rendered and is_template(value.data):
             return self._renderer.text(value.data, self.done, value.origin)
         return value.data
 
@@ -192,7 +194,7 @@ def apply(table: Marked, outcome: Outcome) -> Marked:
     return result
 
 
-def _replace(value: Marked, texts: dict[int, str]) -> Marked:
+def _replace(value: Marked, texts: dict[int, str | None]) -> Marked:
     if isinstance(value.data, dict):
         return Marked(value.origin, {key: _replace(item, texts) for key, item in value.data.items()})
     if isinstance(value.data, list):

@@ -122,12 +122,13 @@ def references(environment: Environment, text: str, origin: Origin) -> set[str]:
     return set(jinja2.meta.find_undeclared_variables(_parse(environment, text, origin, "")))
 
 
-def referenced_files(environment: Environment, text: str, origin: Origin) -> list[str]:
+def referenced_files(environment: Environment, text: str, origin: Origin, *, file: str = "") -> list[str]:
     """Return the names of the templates that a template includes, imports or extends.
 
-    Raises `RecipeError` for bad syntax, and for names that are not written out.
+    `file` is set if the template is a file of its own. Raises `RecipeError` for bad syntax, and for names
+    that are not written out.
     """
-    names = list(jinja2.meta.find_referenced_templates(_parse(environment, text, origin, origin.file)))
+    names = list(jinja2.meta.find_referenced_templates(_parse(environment, text, origin, file)))
     if None in names:
         brief = "a template includes another whose name is not written out"
         raise _error(brief, "", "write the file name as a string", origin)

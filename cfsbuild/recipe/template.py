@@ -98,7 +98,7 @@ class Renderer:
         """Read the files that a template includes, and those that they include."""
         from cfsbuild.recipe import sandbox  # noqa: PLC0415 (imports jinja2)
 
-        for name in sandbox.referenced_files(self.environment, text, origin):
+        for name in sandbox.referenced_files(self.environment, text, origin, file=origin.file):
             if name in self._sources:
                 continue
             if depth == 0:

@@ -52,6 +52,8 @@ class _Checker:
 
     def value(self, value: Marked, wanted: inspect.Type) -> Any:  # noqa: ANN401 (any plain data)
         """Return `value` as plain data that fits `wanted`, or `_BAD`."""
+        if value.data is None:  # a template that failed, which is a problem already
+            return _BAD
         for kinds, check in _CHECKS:
             if isinstance(wanted, kinds):
                 return check(self, value, wanted)
@@ -62,12 +64,23 @@ class _Checker:
         return _BAD
 
     def _formatted(self, value: Marked, wanted: inspect.Metadata) -> Any:  # noqa: ANN401
+        before = len(self.problems)
         data = self.value(value, wanted.type)
-        name = (wanted.extra_json_schema or {}).get("format")
-        if data is _BAD or not isinstance(name, str) or not isinstance(data, str | int):
-            return data
-        says = formats.check(name, data)
-        return self._bad(value, says) if says else data
+        schema = wanted.extra_json_schema or {}
+        name = schema.get("format")
+        if data is not _BAD and isinstance(name, str) and isinstance(data, str | int):
+            says = formats.check(name, data)
+            data = self._bad(value, says) if says else data
+        if data is _BAD:
+            self._explain(value, str(schema.get("description", "")), before)
+        return data
+
+    def _explain(self, value: Marked, description: str, before: int) -> None:
+        """Let the parameter's description be the hint of problems that have none."""
+        for index in range(before, len(self.problems)):
+            problem = self.problems[index]
+            if not problem.resolution and problem.origin == value.origin:
+                self.problems[index] = msgspec.structs.replace(problem, resolution=description)
 
     def _union(self, value: Marked, wanted: inspect.UnionType) -> Any:  # noqa: ANN401
         choices = shapes.choices(value, wanted)
@@ -113,7 +126,7 @@ class _Checker:
 
     def _missing(self, key: str, table: Marked, field: inspect.Field) -> None:
         brief = f"`{table.origin.key}` lacks the key `{key}`"
-        resolution = f"add {key} = {shapes.example(field.type)}"
+        resolution = f"add it, such as {key} = {shapes.example(field.type)}"
         self.problems.append(Problem(brief, "", resolution, table.origin))
 
     def _dict(self, value: Marked, wanted: inspect.DictType) -> Any:  # noqa: ANN401

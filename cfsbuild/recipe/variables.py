@@ -11,13 +11,11 @@ import msgspec
 
 from cfsbuild.errors import Origin, Problem, RecipeError
 from cfsbuild.recipe.marked import Marked, mark
+from cfsbuild.recipe.origins import COMMAND_LINE
 from cfsbuild.recipe.problems import suggestion
 
 MOST_COMBINATIONS = 1024
 """Most images that one matrix may ask for."""
-
-COMMAND_LINE = "command line"
-"""What stands for a file in the origin of a value given with `-o KEY=VALUE`."""
 
 _RESERVED = frozenset(
     ["true", "false", "none", "loop", "self", "super", "caller", "varargs", "kwargs", "range", "dict"]
@@ -123,7 +121,9 @@ def _override(
         brief = f"`{text}` is not a value of the matrix axis `{name}`"
         problems.append(Problem(brief, "", suggestion(text, known, what="values"), origin))
     elif name in values:
-        values[name] = mark(_typed(name, text, values[name].data, origin, problems), origin)
+        value = mark(_typed(name, text, values[name].data, origin, problems), origin)
+        # What the command line says is taken as it is, even if it looks like a template.
+        values[name] = Marked(origin, value.data, rendered=True) if isinstance(value.data, str) else value
     else:
         known = [*values, *axes]
         brief = f"-o {name}: the recipe has no variable `{name}`"
@@ -137,7 +137,7 @@ def _text(value: Any) -> str:  # noqa: ANN401
 
 
 def _typed(name: str, text: str, old: Any, origin: Origin, problems: list[Problem]) -> Any:  # noqa: ANN401
-    """Return the text of an override in the type of the value that it replaces; a string is taken as it is."""
+    """Return the text of an override in the type of the value that it replaces; strings stay as they are."""
     if isinstance(old, str):
         return text
     from cfsbuild.recipe.parse import parse  # noqa: PLC0415 (only for overrides that are no strings)

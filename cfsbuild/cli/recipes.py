@@ -1,0 +1,66 @@
+"""The recipe that a verb is about: its argument, the options that choose its variables, and loading it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cfsbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from cfsbuild.recipe.model import Recipe
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_RECIPE = "recipe.toml"
+
+
+def recipe_argument(function: Function) -> Function:
+    """Add the argument that names a recipe; without it `recipe.toml` in the working directory is meant."""
+    return click.argument(
+        "recipe", metavar="[RECIPE]", default=DEFAULT_RECIPE, type=click.Path(path_type=Path)
+    )(function)
+
+
+def variable_options(function: Function) -> Function:
+    """Add `--profile` and `-o`, as the parameters `profiles` and `overrides`."""
+    profile = click.option(
+        "-p", "--profile", "profiles", metavar="NAME", multiple=True, help="Apply a profile."
+    )
+    override = click.option(
+        "-o", "--option", "overrides", metavar="KEY=VALUE", multiple=True, help="Set a variable."
+    )
+    return profile(override(function))
+
+
+def variables(overrides: tuple[str, ...]) -> dict[str, str]:
+    """Return the `-o KEY=VALUE` options as a mapping; raises `UsageError` for what is not of that form."""
+    result = {}
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise UsageError(
+                f"-o {text!r} is not of the form KEY=VALUE", resolution="write -o KEY=VALUE", reason="option"
+            )
+        result[name] = value
+    return result
+
+
+def load(recipe: Path, profiles: tuple[str, ...], overrides: tuple[str, ...]) -> list[Recipe]:
+    """Return the recipes that a file describes, with every kind that there is. Raises `RecipeError`."""
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415 (not for help)
+    from cfsbuild.recipe.load import load_recipes  # noqa: PLC0415
+    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
+
+    return load_recipes(
+        recipe,
+        node_kinds=NODE_KINDS,
+        target_kinds=TARGET_KINDS,
+        overrides=variables(overrides),
+        profiles=profiles,
+        environ=os.environ,
+    )
