@@ -28,7 +28,8 @@ class Opened(msgspec.Struct, frozen=True):
 def open_store(path: Path, *, read_only: bool, trusted_uids: Collection[int], shared: bool) -> Opened:
     """Open the directory of a store and read its `meta.json`.
 
-    Raises `StoreError` when it is not a store, of a foreign version, or open to other users' writing; or `OSError`.
+    Raises `StoreError` when it is not a store, of a foreign version, or open to other users' writing; or
+    `OSError`.
     """
     owners = frozenset((os.geteuid(), 0, *trusted_uids))
     try:
@@ -49,7 +50,7 @@ def _read_meta(fd: int, path: Path) -> Meta:
     try:
         data = syscalls.read_file(fd, layout.META, limit=META_BYTES)
     except FileNotFoundError as error:
-        if layout.OBJECTS in os.listdir(fd):
+        if layout.OBJECTS in syscalls.names_in(".", dir_fd=fd):
             raise _no_store(
                 path, "it has objects but no meta.json: it may be a composefs store of another program"
             ) from error

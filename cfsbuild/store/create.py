@@ -24,7 +24,7 @@ def create(path: Path, algorithm: Algorithm, *, shared: bool) -> None:
         path.mkdir(mode=0o777 if shared else 0o700)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        names = set(os.listdir(fd))
+        names = set(syscalls.names_in(".", dir_fd=fd))
         if layout.META in names:
             return
         if strays := names - {layout.OBJECTS, layout.IMAGES, layout.ROOM, "lost+found"}:

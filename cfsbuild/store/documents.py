@@ -1,6 +1,6 @@
-"""Reading the documents of a store: whatever is missing, damaged or untrusted is a cache miss, never an error.
+"""Reading the documents of a store.
 
-fsck reports damage; a build only builds again what it cannot read.
+Whatever is missing, damaged or untrusted is a cache miss, never an error. fsck reports damage; a build only builds again what it cannot read.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ _TOUCH_SECONDS = 3600
 
 
 def list_documents(store_fd: int, directory: str) -> list[str]:
-    """Return the names in a directory of documents, sorted, strays too; none when it is absent. Raises `OSError`."""
+    """Return the names in a directory of documents, sorted, strays too; none when it is absent.
+
+    Raises `OSError`.
+    """
     try:
-        fd = syscalls.open_directory(directory, dir_fd=store_fd)
+        return syscalls.names_in(directory, dir_fd=store_fd)
     except FileNotFoundError:
         return []
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)
 
 
 def read_document(
@@ -65,24 +64,27 @@ def read_tree(store_fd: int, name: str) -> Tree | None:
         return None
 
 
-def read_result(store_fd: int, key: str, owners: Collection[int]) -> results.NodeResult | None:
-    """Return the result recorded under `key`; None when it is absent, damaged, or written by a user not in `owners`.
+def read_result(
+    store_fd: int, key: str, owners: Collection[int] | None, *, use: bool = False
+) -> results.NodeResult | None:
+    """Return the result recorded under `key`; None when it is absent, damaged, or of a user not in `owners`.
 
-    A result is only as good as who wrote it: unlike an object, nothing in it can be checked.
+    A result is only as good as who wrote it: unlike an object, nothing in it can be checked. `owners` of None
+    are all users. With `use` its age begins anew.
     """
     name = f"{layout.NODES}/{layout.check_document(key)}"
     try:
         status = os.stat(name, dir_fd=store_fd, follow_symlinks=False)
     except OSError:
         return None
-    if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:
+    if not stat.S_ISREG(status.st_mode) or (owners is not None and status.st_uid not in owners):
         return None
     data = read_document(store_fd, layout.NODES, key, limit=results.RESULT_BYTES)
     try:
         result = None if data is None else results.decode_result(data, key)
     except InputError:
         return None
-    if time.time() - status.st_mtime > _TOUCH_SECONDS:
+    if use and time.time() - status.st_mtime > _TOUCH_SECONDS:
         with contextlib.suppress(OSError):
             # A read-only store, or another user's file: gc then counts from when it was written.
             os.utime(name, dir_fd=store_fd, follow_symlinks=False)

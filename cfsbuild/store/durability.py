@@ -14,9 +14,9 @@ _FEW_DIRECTORIES = 2
 class Durability(enum.Enum):
     """How much of a committed transaction survives a power cut.
 
-    `NONE`: whatever the kernel wrote by then (for stores that can be built again). `BATCH`: everything, for one
-    syncfs per step. `EACH`: everything, by fsync of every file and directory; other programs' dirty data
-    is left alone.
+    `NONE`: whatever the kernel wrote by then (for stores that can be built again). `BATCH`: everything, for
+    one syncfs per step. `EACH`: everything, by fsync of every file and directory; other programs' dirty
+    data is left alone.
     """
 
     NONE = "none"

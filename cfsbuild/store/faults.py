@@ -46,7 +46,7 @@ class StoreErrors:
 
 
 def store_error(doing: str, where: str, error: OSError) -> StoreError:
-    """Return the `StoreError` for a system call that failed while `doing` something to the store at `where`."""
+    """Return the `StoreError` for a system call that failed while `doing` the store at `where`."""
     number = error.errno or 0
     name = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
     return StoreError(

@@ -15,7 +15,7 @@ from cfsbuild.store import layout, syscalls
 
 
 class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
-    """An image of a store: its raw digest, its size in bytes, and the name that it was found by ("" for a digest)."""
+    """An image of a store: raw digest, size in bytes, the name that it was found by ("" for a digest)."""
 
     digest: bytes
     size: int
@@ -41,18 +41,16 @@ def is_image(store_fd: int, digest: bytes) -> bool:
 
 def list_images(store_fd: int, algorithm: Algorithm) -> list[bytes]:
     """Return the digests that `images/` lists, ascending; strays are passed over. Raises `OSError`."""
-    fd = syscalls.open_directory(layout.IMAGES, dir_fd=store_fd)
-    try:
-        digests = (layout.parse_digest(name, algorithm) for name in sorted(os.listdir(fd)))
-        return [digest for digest in digests if digest is not None]
-    finally:
-        os.close(fd)
+    names = syscalls.names_in(layout.IMAGES, dir_fd=store_fd)
+    digests = (layout.parse_digest(name, algorithm) for name in names)
+    return [digest for digest in digests if digest is not None]
 
 
 def resolve(store_fd: int, name: str, algorithm: Algorithm) -> bytes | None:
     """Return the raw digest that the reference `name` stands for; None when there is none of that name.
 
-    Raises `UsageError` for a name that is not allowed, `StoreError` for a link that is not a reference, or `OSError`.
+    Raises `UsageError` for a name that is not allowed, `StoreError` for a link that is not a reference, or
+    `OSError`.
     """
     layout.check_ref(name)
     try:
@@ -88,7 +86,7 @@ def list_links(store_fd: int) -> Iterator[tuple[str, str | None]]:
 
 
 def _walk(fd: int, prefix: str) -> Iterator[tuple[str, str | None]]:
-    for name in sorted(os.listdir(fd)):
+    for name in syscalls.names_in(".", dir_fd=fd):
         path = f"{prefix}{name}"
         try:
             mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
@@ -116,7 +114,10 @@ def list_refs(store_fd: int, algorithm: Algorithm) -> dict[str, bytes]:
 
 
 def remove_ref(store_fd: int, name: str) -> bool:
-    """Remove a reference, and the directories that this empties; False when there is none. Raises `OSError`."""
+    """Remove a reference, and the directories that this empties; False when there is none.
+
+    Raises `OSError`.
+    """
     layout.check_ref(name)
     try:
         os.unlink(f"{layout.REFS}/{name}", dir_fd=store_fd)

@@ -104,7 +104,8 @@ def check_document(name: str) -> str:
 def check_ref(name: str) -> str:
     """Return `name`, the name of a reference; raises `UsageError` unless it is a safe relative path.
 
-    Components are separated by `/`, do not begin with a dot or a dash, and consist of ASCII letters, digits and `._+-=:@%~`.
+    Components are separated by `/`, do not begin with a dot or a dash, and consist of ASCII letters, digits
+    and `._+-=:@%~`.
     """
     components = name.split("/")
     for component in components:

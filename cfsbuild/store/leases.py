@@ -1,8 +1,9 @@
 """Leases: what somebody still needs although no reference says so (`docs/formats/store.md`).
 
-A transaction needs none: while it is open no sweep runs. A lease is for what outlives a transaction: a build of
-many transactions, a mounted image, an upload. Its file only grows: a header line, then one line for each object
-(`o HEX`), node result (`r KEY`) and renewal (`t WALL BOOT`, seconds). The holder keeps `flock` on it.
+A transaction needs none: while it is open no sweep runs. A lease is for what outlives a transaction: a
+build of many transactions, a mounted image, an upload. Its file only grows: a header line, then one line
+for each object (`o HEX`), node result (`r KEY`) and renewal (`t WALL BOOT`, seconds). The holder keeps
+`flock` on it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ HOLD_SECONDS = 24 * 3600
 class LeaseHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who holds a lease and for how long.
 
-    With `ttl` 0 it lives as long as its holder's process; else `ttl` seconds from its last renewal, by the clock that
-    does not jump as long as the machine is not booted anew (`boot` is the boot id). `start` is the process's
-    start time in clock ticks since boot, for people who compare it with `/proc/PID/stat`.
+    With `ttl` 0 it lives as long as its holder's process; else `ttl` seconds from its last renewal, by the
+    clock that does not jump as long as the machine is not booted anew (`boot` is the boot id). `start` is
+    the process's start time in clock ticks since boot, for people who compare it with `/proc/PID/stat`.
     """
 
     version: int = LEASE_VERSION
@@ -114,9 +115,13 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
     A file that is no lease is in force for nothing; fsck reports it.
     """
     result = []
-    parent = syscalls.open_directory(layout.LEASES, dir_fd=store_fd)
     try:
-        for name in sorted(os.listdir(parent)):
+        parent = syscalls.open_directory(layout.LEASES, dir_fd=store_fd)
+    except FileNotFoundError:
+        # A store of composefs-rs, without our rooms.
+        return []
+    try:
+        for name in syscalls.names_in(".", dir_fd=parent):
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
             except OSError:
@@ -136,6 +141,16 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
     return result
 
 
+def is_lease(store_fd: int, name: str) -> bool:
+    """Say whether the file `name` of the leases is one, line by line. False too when it is gone."""
+    try:
+        data = syscalls.read_file(store_fd, f"{layout.LEASES}/{name}", limit=limits.DOCUMENT_BYTES)
+        msgspec.json.decode(data.partition(b"\n")[0], type=LeaseHeader, strict=True)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return False
+    return all(line[:2] in {b"o ", b"r ", b"t "} for line in data.split(b"\n")[1:-1])
+
+
 def release_named(store_fd: int, name: str) -> bool:
     """Give up a detached lease; False when it is gone already. Raises `OSError`."""
     try:
@@ -148,7 +163,8 @@ def release_named(store_fd: int, name: str) -> bool:
 def boot_id() -> str:
     """Return the kernel's random id of this boot; empty where there is no /proc."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 (no pathlib here)
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 (no pathlib
+        here)
             return file.read().strip()
     except OSError:
         return ""

@@ -104,7 +104,7 @@ def exclusive(store_fd: int, *, seconds: float) -> Iterator[None]:
 
 
 def _try_exclusive(gate: int, fd: int, until: float) -> bool:
-    """Close the gate, wait until the moment `until` for the transactions behind it; open it again on failure."""
+    """Close the gate, wait until `until` for the transactions behind it; open it again on failure."""
     while not _ofd(gate, fcntl.F_WRLCK, wait=False):
         if time.monotonic() >= until:
             return False

@@ -13,11 +13,15 @@ from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import layout, syscalls
 
+_LIST_FROM = 16
+"""From this many digests in one shard on, listing the shard is cheaper than asking for each."""
+
 
 class Objects:
     """Object files below `objects/`.
 
-    `owners` are the user ids whose objects are taken at their name; those of other users are hashed before use.
+    `owners` are the user ids whose objects are taken at their name; those of other users are hashed before
+    use.
     """
 
     def __init__(self, store_fd: int, algorithm: Algorithm, owners: Collection[int]) -> None:
@@ -38,7 +42,10 @@ class Objects:
             return None
 
     def find(self, digest: bytes) -> os.stat_result | None:
-        """Return the status of an object's file, fetched back from gc's trash if need be. Raises `OSError`."""
+        """Return the status of an object's file, fetched back from gc's trash if need be.
+
+        Raises `OSError`.
+        """
         status = self.status(digest)
         if status is None and self.recover(digest):
             status = self.status(digest)
@@ -97,7 +104,7 @@ class Objects:
 
         Raises `StoreError` when it is absent, `VerificationError` when it is damaged, or `OSError`.
         """
-        with open(self.open(digest), "rb") as file:
+        with os.fdopen(self.open(digest), "rb") as file:
             data = file.read()
         if fsverity.digest_bytes(data, self.algorithm) != digest:
             raise VerificationError(
@@ -108,33 +115,33 @@ class Objects:
         return data
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Return those of `digests` whose objects are not there, in their order, each once. Raises `OSError`."""
-        wanted = dict.fromkeys(digests)
-        shards: dict[str, frozenset[str]] = {}
-        result = []
-        for digest in wanted:
-            name = digest.hex()
-            shard = name[:2]
-            if shard not in shards:
-                shards[shard] = frozenset(self.shard(shard))
-            if name[2:] not in shards[shard] and not self.recover(digest):
-                result.append(digest)
-        return result
+        """Return those of `digests` whose objects are not there, each once. Raises `OSError`."""
+        wanted: dict[str, dict[bytes, None]] = {}
+        for digest in digests:
+            wanted.setdefault(digest[:1].hex(), {})[digest] = None
+        absent = {digest for shard, group in wanted.items() for digest in self._absent(shard, group)}
+        return [digest for group in wanted.values() for digest in group if digest in absent]
+
+    def _absent(self, shard: str, digests: Collection[bytes]) -> list[bytes]:
+        """Return those of `digests`, all of one shard, that are nowhere."""
+        if len(digests) < _LIST_FROM:
+            return [digest for digest in digests if self.find(digest) is None]
+        present = frozenset(self.shard(shard))
+        return [d for d in digests if d.hex()[2:] not in present and not self.recover(d)]
 
     def shards(self) -> list[str]:
         """Return the names of all entries of `objects/`, sorted; strays too. Raises `OSError`."""
-        return sorted(os.listdir(self.fd))
+        return syscalls.names_in(".", dir_fd=self.fd)
 
     def shard(self, shard: str) -> list[str]:
-        """Return the names of all entries of `objects/shard`, sorted; none when it is absent. Raises `OSError`."""
+        """Return the names of all entries of `objects/shard`, sorted; none when it is absent.
+
+        Raises `OSError`.
+        """
         try:
-            fd = syscalls.open_directory(shard, dir_fd=self.fd)
+            return syscalls.names_in(shard, dir_fd=self.fd)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        try:
-            return sorted(os.listdir(fd))
-        finally:
-            os.close(fd)
 
     def all(self) -> Iterator[bytes]:
         """Yield the digest of every object, ascending; strays are passed over. Raises `OSError`."""
@@ -150,19 +157,22 @@ class Objects:
 
 
 def trash_batches(store_fd: int) -> list[str]:
-    """Return the names of gc's trash directories, newest first; none when there is no trash. Raises `OSError`."""
+    """Return the names of gc's trash directories, newest first; none when there is no trash.
+
+    Raises `OSError`.
+    """
     try:
-        fd = syscalls.open_directory(layout.TRASH, dir_fd=store_fd)
+        names = syscalls.names_in(layout.TRASH, dir_fd=store_fd)
     except FileNotFoundError:
         return []
-    try:
-        return sorted((name for name in os.listdir(fd) if name.startswith(layout.GC_TRASH)), reverse=True)
-    finally:
-        os.close(fd)
+    return [name for name in reversed(names) if name.startswith(layout.GC_TRASH)]
 
 
 def measure(fd: int) -> kernel.Measurement | None:
-    """Return what the kernel enforces for a file; None when nothing, for whatever reason. Raises `OSError`."""
+    """Return what the kernel enforces for a file; None when nothing, for whatever reason.
+
+    Raises `OSError`.
+    """
     try:
         return kernel.measure(fd)
     except kernel.VerityUnsupported:

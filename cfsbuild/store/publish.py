@@ -30,7 +30,10 @@ class Pending:
 def publish(
     store_fd: int, objects_fd: int, staging: Staging, pending: Pending, durability: Durability
 ) -> None:
-    """Publish everything in `pending`; doing it again after a failure goes on where it stopped. Raises `OSError`."""
+    """Publish everything in `pending`; doing it again after a failure goes on where it stopped.
+
+    Raises `OSError`.
+    """
     if pending.objects or pending.documents:
         sync_files(store_fd, durability)
     touched = _publish_objects(objects_fd, staging, pending)
@@ -106,7 +109,7 @@ def _is_file(directory_fd: int, name: str) -> bool:
 
 
 def _publish_documents(store_fd: int, staging: Staging, pending: Pending, *, first: bool) -> set[str]:
-    """Move what references depend on (`first`), or all other documents: layers before the results that name them."""
+    """Move what references depend on (`first`), or all else: layers before the results that name them."""
     touched = set()
     for (directory, name), staged in sorted(pending.documents.items(), key=_document_order):
         if (directory == layout.CONTENTS) is first:

@@ -1,4 +1,4 @@
-"""What a node gave under a key: the document that makes the next build fast (`docs/formats/node-result.md`)."""
+"""What a node gave under a key: what makes the next build fast (`docs/formats/node-result.md`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ RESULT_BYTES = 1 << 24
 class NodeResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The recorded result of one node.
 
-    `components` maps each part of the key to its value or digest, so that two keys can be compared; `layer` is
-    the name of the layer document; `entries` and `bytes` count the layer's entries and their content.
+    `components` maps each part of the key to its value or digest, so that two keys can be compared; `layer`
+    is the name of the layer document; `entries` and `bytes` count the layer's entries and their content.
     """
 
     version: int = RESULT_VERSION

@@ -42,28 +42,17 @@ def open_file(directory_fd: int, name: bytes) -> int:
     return fd
 
 
-def copy(
-    fd: int, head: bytes, directory_fd: int, name: str, algorithm: Algorithm, *, sync: bool
-) -> tuple[bytes, int]:
-    """Copy `head` and the rest of `fd` to a new file of mode 0444; return (raw digest, size) of what was written.
+def copy(fd: int, head: bytes, target: int, algorithm: Algorithm) -> tuple[bytes, int]:
+    """Write `head` and the rest of `fd` to `target`; return (raw digest, size) of what was written.
 
-    Raises `InputError` when `fd` cannot be read, `OSError` when the file cannot be written.
+    Raises `InputError` when `fd` cannot be read, `OSError` when `target` cannot be written.
     """
     hasher = fsverity.Hasher(algorithm)
-    target = os.open(
-        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
-    )
-    try:
-        data = head
-        while data:
-            hasher.update(data)
-            write_all(target, data)
-            data = read(fd, _CHUNK)
-        os.fchmod(target, 0o444)
-        if sync:
-            os.fsync(target)
-    finally:
-        os.close(target)
+    data = head
+    while data:
+        hasher.update(data)
+        write_all(target, data)
+        data = read(fd, _CHUNK)
     return hasher.digest(), hasher.size
 
 

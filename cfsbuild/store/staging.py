@@ -1,8 +1,8 @@
 """The private directory of one transaction: everything is written there before it gets a name in the store.
 
 `cfsbuild/staging/TXN/xx/rest` holds objects, in one directory per shard so that threads do not wait for one
-directory's lock; `cfsbuild/staging/TXN/new-N` holds everything else. The builder holds `flock` on TXN, so that
-anybody can tell, and remove, what a killed builder left.
+directory's lock; `cfsbuild/staging/TXN/new-N` holds everything else. The builder holds `flock` on TXN, so
+that anybody can tell, and remove, what a killed builder left.
 """
 
 from __future__ import annotations
@@ -40,11 +40,7 @@ class Staging:
 
     def shard_entries(self, shard: str) -> int:
         """Return how many entries a shard's directory has. Raises `OSError`."""
-        fd = syscalls.open_directory(shard, dir_fd=self.fd)
-        try:
-            return len(os.listdir(fd))
-        finally:
-            os.close(fd)
+        return len(syscalls.names_in(shard, dir_fd=self.fd))
 
     def forget_shard(self, shard: str) -> None:
         """Take note that the shard's directory has been moved away."""
@@ -87,7 +83,7 @@ def _dead(store_fd: int, *, remove: bool) -> list[str]:
     result = []
     parent = syscalls.open_directory(layout.STAGING, dir_fd=store_fd)
     try:
-        for name in sorted(os.listdir(parent)):
+        for name in syscalls.names_in(".", dir_fd=parent):
             try:
                 fd = syscalls.open_directory(name, dir_fd=parent)
             except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from cfsbuild import events
 from cfsbuild.errors import StoreError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import (
@@ -20,7 +19,6 @@ from cfsbuild.store import (
     locks,
     place,
     staging,
-    verity,
 )
 from cfsbuild.store.create import create
 from cfsbuild.store.durability import Durability
@@ -124,7 +122,7 @@ class Store:
 
     @property
     def objects_path(self) -> Path:
-        """Return the directory that an image's payload paths are relative to (`basedir` of mount.composefs)."""
+        """Return what an image's payload paths are relative to: `basedir` of mount.composefs."""
         return self.path / layout.OBJECTS
 
     @property
@@ -196,9 +194,10 @@ class Store:
         """Return what was recorded under a node's key, if all that it needs is there; else None.
 
         It is a miss when the layer or one of its objects is gone, or when a user who is not trusted wrote it.
-        Inside a transaction what was found stays; elsewhere pass a `lease` that protects it before it is looked at.
+        Inside a transaction what was found stays; elsewhere pass a `lease` that protects it before it is
+        looked at.
         """
-        result = documents.read_result(self.fd, key, self.owners)
+        result = documents.read_result(self.fd, key, self.owners, use=not self.read_only)
         if result is None:
             return None
         layer = self.layer(result.layer)
@@ -228,6 +227,20 @@ class Store:
             status = self.objects.find(digest)
         return None if status is None else ImageRef(digest=digest, size=status.st_size, name=found_by)
 
+    def read_image(self, name: str) -> bytes:
+        """Return the verified bytes of the image that a reference or a digest names.
+
+        Raises `StoreError` when there is none, `VerificationError` when it is damaged.
+        """
+        image = self.image(name)
+        if image is None:
+            raise StoreError(
+                f"there is no image {name!r} in the store {self.path}",
+                resolution="see `cfsbuild store info` for what is there, or build it",
+                reason="missing-image",
+            )
+        return self.read_object(image.digest)
+
     def images(self) -> list[bytes]:
         """Return the raw digests of all images, ascending."""
         with self._errors("read"):
@@ -250,6 +263,16 @@ class Store:
             access.make_rooms(self.fd)
             with locks.shared(self.fd):
                 return images.remove_ref(self.fd, name)
+
+    def lease(self, purpose: str, *, ttl: int = 0) -> leases.Lease:
+        """Return a new lease, to be released; see `leases`.
+
+        With `ttl` seconds it may outlive this process.
+        """
+        self.check_writable()
+        with self._errors("write to"):
+            access.make_rooms(self.fd)
+            return leases.Lease(self.fd, purpose, ttl=ttl)
 
     def _errors(self, doing: str) -> StoreErrors:
         return StoreErrors(doing, str(self.path))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 RENAME_NOREPLACE = 1
@@ -53,6 +54,15 @@ def open_directory(name: str | bytes, *, dir_fd: int | None = None) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
 
 
+def names_in(name: str, *, dir_fd: int) -> list[str]:
+    """Return the names in a directory that is not a symbolic link, sorted. Raises `OSError`."""
+    fd = open_directory(name, dir_fd=dir_fd)
+    try:
+        return sorted(os.listdir(fd))  # noqa: PTH208 (a descriptor has no path)
+    finally:
+        os.close(fd)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, whatever the kernel takes at a time. Raises `OSError`."""
     written = os.write(fd, data)
@@ -67,11 +77,18 @@ def write_file(
     dir_fd: int, name: str, data: bytes | memoryview, *, mode: int = 0o444, sync: bool = False
 ) -> None:
     """Write a new file of exactly `mode`, whatever the umask. Raises `OSError` (EEXIST when it is there)."""
+    with new_file(dir_fd, name, mode=mode, sync=sync) as fd:
+        write_all(fd, data)
+
+
+@contextlib.contextmanager
+def new_file(dir_fd: int, name: str, *, mode: int = 0o444, sync: bool = False) -> Iterator[int]:
+    """Make a file to be written through the descriptor that the block gets; see `write_file`."""
     fd = os.open(
         name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd
     )
     try:
-        write_all(fd, data)
+        yield fd
         os.fchmod(fd, mode)
         if sync:
             os.fsync(fd)
@@ -82,7 +99,7 @@ def write_file(
 def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
     """Return a regular file's content. Raises `OSError`; EFBIG when it has more than `limit` bytes."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-    with open(fd, "rb", closefd=True) as file:
+    with os.fdopen(fd, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
@@ -107,7 +124,7 @@ def remove_tree(dir_fd: int, name: str) -> None:
     except FileNotFoundError:
         return
     try:
-        for child in os.listdir(fd):
+        for child in names_in(".", dir_fd=fd):
             remove_tree(fd, child)
     finally:
         os.close(fd)

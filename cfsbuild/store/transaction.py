@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from cfsbuild.store.gate import Gate
 from cfsbuild.store.objects import trash_batches
 from cfsbuild.store.results import NodeResult, encode_result
 from cfsbuild.store.staging import Staging
-from cfsbuild.store.syscalls import read_file, write_file
+from cfsbuild.store.syscalls import new_file, write_file
 from cfsbuild.store.trees import encode_tree
 from cfsbuild.tree.layer import Layer, Tree, document_digest, encode_layer
 
@@ -34,8 +35,14 @@ _SMALL = 1 << 20
 """Files up to this many bytes are read at once, and not written when their object is there already."""
 
 
+_PATIENCE = 1.0
+"""Seconds that threads which still add are given when a transaction ends."""
+
+
 class Transaction:
-    """Adds to a store; made by `Store.transaction`, which see. An `ObjectSink`. May be used by several threads.
+    """Adds to a store; made by `Store.transaction`, which see.
+
+    An `ObjectSink`. May be used by several threads.
 
     Every method raises `StoreError` for what the file system refuses.
     """
@@ -45,6 +52,8 @@ class Transaction:
         self._store = store
         self._staging = staging
         self._durability = durability
+        self.sync_files = durability is Durability.EACH
+        """Whether every file is to be synced when it is written to the staging directory."""
         self._gate = Gate()
         self._lock = threading.Lock()
         self._trusted: set[bytes] = set()
@@ -58,8 +67,23 @@ class Transaction:
         return self._staging.fd
 
     @property
+    def path(self) -> Path:
+        """Return the store's directory."""
+        return self._store.path
+
+    @property
+    def objects_fd(self) -> int:
+        """Return the descriptor of `objects/`, to look for what need not be written again."""
+        return self._store.objects.fd
+
+    @property
+    def durability(self) -> Durability:
+        """Return what a commit promises; with `EACH`, whoever writes to `staging_fd` syncs each file."""
+        return self._durability
+
+    @property
     def gate(self) -> Gate:
-        """Return what keeps a commit away while objects are being written: `with transaction.gate.adding():`."""
+        """Return what keeps a commit away while objects are written: `with transaction.gate.adding():`."""
         return self._gate
 
     def add_bytes(self, data: bytes, /) -> bytes:
@@ -71,7 +95,8 @@ class Transaction:
     def add_fd(self, fd: int, /) -> tuple[bytes, int]:
         """Take in everything from `fd`'s position to its end; return (raw digest, size in bytes).
 
-        The digest is that of the bytes that were written to the store. Raises `InputError` when `fd` cannot be read.
+        The digest is that of the bytes that were written to the store. Raises `InputError` when `fd` cannot
+        be read.
         """
         head = sources.read(fd, _SMALL + 1)
         if len(head) <= _SMALL:
@@ -82,7 +107,10 @@ class Transaction:
     def add_files(
         self, directory_fd: int, names: Sequence[bytes], threads: int = 1
     ) -> list[tuple[bytes, int]]:
-        """Take in the regular files that `names` gives relative to `directory_fd`; return (digest, size) of each."""
+        """Take in the regular files that `names` gives relative to `directory_fd`.
+
+        Return (digest, size) of each.
+        """
         del threads
         result = []
         for name in names:
@@ -96,8 +124,8 @@ class Transaction:
     def known(self, digest: bytes, size: int) -> bool:
         """Say whether an object need not be written: it is staged, or it is in the store and may be trusted.
 
-        One that is there but wrong is replaced by the one that the caller then adds. While the transaction is open
-        no gc removes what this found.
+        One that is there but wrong is replaced by the one that the caller then adds. While the transaction
+        is open no gc removes what this found.
         """
         if digest in self._pending.objects or digest in self._trusted:
             return True
@@ -112,6 +140,14 @@ class Transaction:
         with self._lock:
             self._pending.replace.add(digest)
         return False
+
+    def replace(self, data: bytes) -> bytes:
+        """Take `data` in as an object that takes the place of one that is there; return its raw digest."""
+        digest = fsverity.digest_bytes(data, self.algorithm)
+        with self._lock:
+            self._pending.replace.add(digest)
+        self._stage(digest, data)
+        return digest
 
     def adopt(self, digests: Iterable[bytes]) -> None:
         """Take responsibility for objects that were written, completely, to `staging_fd` by other means."""
@@ -151,7 +187,7 @@ class Transaction:
         return digest
 
     def set_ref(self, name: str, digest: bytes) -> None:
-        """Let `name` stand for an image that is in the store or in this transaction; replaces what it stood for.
+        """Let `name` stand for an image of the store or of this transaction, instead of what it stood for.
 
         Raises `UsageError` for a name that is not allowed, `StoreError` when there is no such image.
         """
@@ -178,7 +214,7 @@ class Transaction:
     def read_object(self, digest: bytes) -> bytes:
         """Return the content of an object of this transaction or of the store; see `Store.read_object`."""
         if digest in self._pending.objects:
-            with open(self.open_object(digest), "rb") as file:
+            with os.fdopen(self.open_object(digest), "rb") as file:
                 return file.read()
         return self._store.read_object(digest)
 
@@ -206,6 +242,9 @@ class Transaction:
     ) -> None:
         """Discard what was not committed."""
         del error, traceback
+        if not self._gate.close(patience=_PATIENCE):
+            # A thread still writes there: its directory stays until this process ends and anybody removes it.
+            return
         try:
             self._staging.close()
         except OSError as failure:
@@ -219,32 +258,27 @@ class Transaction:
         return StoreErrors(doing, str(self._store.path))
 
     def _add(self, digest: bytes, data: bytes) -> None:
-        if self.known(digest, len(data)):
-            return
+        if not self.known(digest, len(data)):
+            self._stage(digest, data)
+
+    def _stage(self, digest: bytes, data: bytes) -> None:
         with self._errors("write to"), self._gate.adding():
             self._staging.make_shard(digest.hex()[:2])
             name = layout.object_name(digest)
-            sync = self._durability is Durability.EACH
             try:
-                write_file(self._staging.fd, name, data, sync=sync)
+                write_file(self._staging.fd, name, data, sync=self.sync_files)
             except FileExistsError:
                 # Another thread is writing the same object, or failed to: only complete files are published.
                 other = self._staging.new_name()
-                write_file(self._staging.fd, other, data, sync=sync)
+                write_file(self._staging.fd, other, data, sync=self.sync_files)
                 os.rename(other, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
             self.adopt((digest,))
 
     def _add_stream(self, fd: int, head: bytes) -> tuple[bytes, int]:
         temporary = self._staging.new_name()
         try:
-            digest, size = sources.copy(
-                fd,
-                head,
-                self._staging.fd,
-                temporary,
-                self.algorithm,
-                sync=self._durability is Durability.EACH,
-            )
+            with new_file(self._staging.fd, temporary, sync=self.sync_files) as target:
+                digest, size = sources.copy(fd, head, target, self.algorithm)
             if not self.known(digest, size):
                 self._staging.make_shard(digest.hex()[:2])
                 name = layout.object_name(digest)
@@ -265,6 +299,6 @@ class Transaction:
     def _stage_file(self, directory: str, name: str, data: bytes) -> None:
         staged = self._staging.new_name()
         with self._errors("write to"), self._gate.adding():
-            write_file(self._staging.fd, staged, data, sync=self._durability is Durability.EACH)
+            write_file(self._staging.fd, staged, data, sync=self.sync_files)
             with self._lock:
                 self._pending.documents[(directory, name)] = staged

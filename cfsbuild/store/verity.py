@@ -17,7 +17,7 @@ def seal(directory_fd: int, name: str, digest: bytes, algorithm: Algorithm) -> N
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
     try:
-        kernel.enable(fd, algorithm)
+        _enable(fd, algorithm)
         measured = kernel.measure(fd)
     finally:
         os.close(fd)
@@ -30,6 +30,18 @@ def seal(directory_fd: int, name: str, digest: bytes, algorithm: Algorithm) -> N
         )
 
 
+def _enable(fd: int, algorithm: Algorithm) -> None:
+    """Enable fs-verity although the file is 0444: the kernel demands the right to write, even of its owner."""
+    try:
+        kernel.enable(fd, algorithm)
+    except PermissionError:
+        os.fchmod(fd, 0o644)
+        try:
+            kernel.enable(fd, algorithm)
+        finally:
+            os.fchmod(fd, 0o444)
+
+
 def enable_meta(store_fd: int, algorithm: Algorithm) -> str:
     """Enable fs-verity for `meta.json`, which makes it a promise for every object of the store.
 
@@ -37,7 +49,7 @@ def enable_meta(store_fd: int, algorithm: Algorithm) -> str:
     """
     fd = os.open(layout.META, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store_fd)
     try:
-        kernel.enable(fd, algorithm)
+        _enable(fd, algorithm)
     except kernel.VerityUnsupported as error:
         return error.brief
     finally:
