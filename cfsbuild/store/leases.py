@@ -163,8 +163,7 @@ def release_named(store_fd: int, name: str) -> bool:
 def boot_id() -> str:
     """Return the kernel's random id of this boot; empty where there is no /proc."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 (no pathlib
-        here)
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 (no pathlib)
             return file.read().strip()
     except OSError:
         return ""

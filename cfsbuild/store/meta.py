@@ -103,6 +103,7 @@ def check_algorithm(have: Algorithm, want: Algorithm, where: str) -> None:
     if have is not want:
         raise UsageError(
             f"store {where} names objects by {have.value}, but {want.value} is asked for",
-            resolution=f'set `digest = "{have.value}"`, or use another store (cfsbuild store init --digest
-            {want.value})', reason="algorithm",
+            resolution=f'set `digest = "{have.value}"`, or use a store that was made with '
+            f"`cfsbuild store init --digest {want.value}`",
+            reason="algorithm",
         )

@@ -31,7 +31,7 @@ def seal(directory_fd: int, name: str, digest: bytes, algorithm: Algorithm) -> N
 
 
 def _enable(fd: int, algorithm: Algorithm) -> None:
-    """Enable fs-verity although the file is 0444: the kernel demands the right to write, even of its owner."""
+    """Enable fs-verity although the file is 0444: the kernel wants the right to write."""
     try:
         kernel.enable(fd, algorithm)
     except PermissionError:
