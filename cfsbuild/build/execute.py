@@ -34,6 +34,7 @@ from cfsbuild.events import (
 )
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.store.durability import Durability
 from cfsbuild.store.meta import check_algorithm
 from cfsbuild.targets.kind import TargetKind, TargetOutput
 
@@ -62,6 +63,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     keep_going: bool = False,
     force: Collection[str] | None = (),
     use_cache: bool = True,
+    durability: Durability = Durability.BATCH,
     listener: Listener = ignore,
     sources: Sources | None = None,
     executor: Executor | None = None,
@@ -75,7 +77,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
     began = time.monotonic()
     path = state_path(store.state_path, plan.recipe.path, plan.recipe.image_name, output)
-    with store.transaction() as transaction:
+    with store.transaction(durability=durability) as transaction:
         sink = CancellableSink(transaction)
         session = Session(
             plan,

@@ -64,10 +64,10 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a recipe says: `texts` maps its files to the digests of their bytes, `references` the stored images
-    that it takes in to what they stood for.
+    that it takes in to what they stood for. Without `texts` nothing can be remembered.
     """  # noqa: D205 (one sentence)
 
-    texts: dict[str, str]
+    texts: dict[str, str] | None
     references: dict[str, str] = {}
 
 
@@ -160,7 +160,7 @@ def remember(
     """Write the memo of a build; where a source is too young to be trusted remove it and return False."""
     path = memo_path(request)
     signatures = sources.signatures
-    if any(signature.racy for signature in signatures.values()):
+    if inputs.texts is None or any(signature.racy for signature in signatures.values()):
         path.unlink(missing_ok=True)
         return False
     memo = Memo(
@@ -222,7 +222,9 @@ def _load(path: Path) -> tuple[Memo, bytes] | None:
         return None
 
 
-def _texts_hold(texts: Mapping[str, str]) -> bool:
+def _texts_hold(texts: Mapping[str, str] | None) -> bool:
+    if not texts:
+        return False
     for name, digest in texts.items():
         try:
             with open(name, "rb") as file:  # noqa: PTH123 (start-up)

@@ -62,15 +62,44 @@ def build(
         for result in recalled.results:
             listener(_unchanged(result, time.monotonic() - began))
         return recalled.results
-    sources = Sources(Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()))
+    sources = new_sources(request)
     for path, signature in recalled.sources.items():
         sources.know(path, signature)
     plans = _recalled_plans(recalled.plans) or load_plans(request, environ=environ)
+    return build_plans(
+        plans, request, options, environ=environ, listener=listener, sources=sources, began_ns=began_ns
+    )
+
+
+def new_sources(request: Request) -> Sources:
+    """Return the signatures of a build that has not begun: none."""
+    return Sources(Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()))
+
+
+def build_plans(  # noqa: PLR0913 (what a build is given)
+    plans: Sequence[Plan],
+    request: Request,
+    options: Options,
+    *,
+    environ: Mapping[str, str],
+    listener: Listener,
+    sources: Sources,
+    began_ns: int,
+) -> tuple[BuildResult, ...]:
+    """Build what `plans` say and remember it. `began_ns` is when their recipes began to be read."""
     references = memo.references(request.store, _stored_images(plans))
     with open_store(Path(request.store), plans) as store:
-        built = [_build_one(plan, store, request, options, sources, listener) for plan in plans]
-    _remember(request, environ, plans, sources, built, references=references, began_ns=began_ns)
+        built = [
+            _build_one(plan, store, request, options, sources=sources, listener=listener) for plan in plans
+        ]
+    inputs = memo.Inputs(texts=memo.text_digests(recipe_files(plans), began_ns), references=references)
+    memo.remember(request, environ, inputs, sources, built)
     return tuple(one.result for one in built)
+
+
+def recipe_files(plans: Sequence[Plan]) -> tuple[Path, ...]:
+    """Return every file whose text shaped `plans`, without repetition."""
+    return tuple(dict.fromkeys(file for plan in plans for recipe in plan.recipes for file in recipe.files))
 
 
 def load_plans(request: Request, *, environ: Mapping[str, str]) -> list[Plan]:
@@ -152,6 +181,7 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
     store: Store,
     request: Request,
     options: Options,
+    *,
     sources: Sources,
     listener: Listener,
 ) -> memo.Built:
@@ -173,22 +203,6 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
         sources=sources,
     )
     return memo.Built(plan=encode_plan(plan), result=executed.result, files=executed.files)
-
-
-def _remember(  # noqa: PLR0913 (what a memo is made of)
-    request: Request,
-    environ: Mapping[str, str],
-    plans: Sequence[Plan],
-    sources: Sources,
-    built: Sequence[memo.Built],
-    *,
-    references: dict[str, str],
-    began_ns: int,
-) -> None:
-    files = dict.fromkeys(file for plan in plans for recipe in plan.recipes for file in recipe.files)
-    texts = memo.text_digests(tuple(files), began_ns)
-    if texts is not None:
-        memo.remember(request, environ, memo.Inputs(texts=texts, references=references), sources, built)
 
 
 def _stored_images(plans: Sequence[Plan]) -> list[str]:

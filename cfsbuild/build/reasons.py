@@ -12,7 +12,6 @@ PARAMETER: Final = "parameter-changed"
 SOURCE: Final = "source-changed"
 OWNER: Final = "owner-changed"
 INPUT: Final = "input-changed"
-NESTED: Final = "nested-changed"
 KIND: Final = "kind-changed"
 EPOCH: Final = "epoch-changed"
 ALGORITHM: Final = "algorithm-changed"
@@ -31,7 +30,6 @@ _BY_PREFIX = {
     "group": OWNER,
     "input": INPUT,
     "layer": INPUT,
-    "nested": NESTED,
     "kind": KIND,
     "kind-version": KIND,
     "epoch": EPOCH,
@@ -44,10 +42,17 @@ _BY_PREFIX = {
 _TEXTS = {
     FIRST_BUILD: "first build",
     INPUT: "the tree that it reads changed",
-    NESTED: "the image that it takes in changed",
     ORDER: "layers are merged in another order or with other rights",
     FORCED: "forced",
     RESULT_MISSING: "its result, or objects of it, are no longer in the store",
+}
+
+
+_FORMS = {
+    INPUT: "{subject} gave another output",
+    INPUT_PENDING: "depends on what {subject} will give",
+    OUTPUT_MISSING: "{subject} is missing or was altered",
+    KIND: "{subject} was {before}, is {after}",
 }
 
 
@@ -67,22 +72,13 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the reason as part of a sentence, without the node's name."""
         if self.reason in _TEXTS and not self.subject:
             return _TEXTS[self.reason]
-        match self.reason:
-            case "parameter-changed":
-                return _changed(self.subject, self.before, self.after)
-            case "source-changed":
-                verb = "is new" if not self.before else "is gone" if not self.after else "changed"
-                return f"source {self.subject} {verb}"
-            case "input-changed":
-                return f"{self.subject} gave another output"
-            case "input-pending":
-                return f"depends on what {self.subject} will give"
-            case "output-missing":
-                return f"{self.subject} is missing or was altered"
-            case "kind-changed":
-                return f"{self.subject} was {self.before}, is {self.after}"
-            case _:
-                return _changed(self.subject or self.reason.removesuffix("-changed"), self.before, self.after)
+        if self.reason == SOURCE:
+            verb = "is new" if not self.before else "is gone" if not self.after else "changed"
+            return f"source {self.subject} {verb}"
+        form = _FORMS.get(self.reason)
+        if form is not None:
+            return form.format(subject=self.subject, before=self.before, after=self.after)
+        return _changed(self.subject or self.reason.removesuffix("-changed"), self.before, self.after)
 
 
 def _changed(subject: str, before: str, after: str) -> str:
@@ -110,8 +106,12 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Re
 
 
 def sentence(reasons: tuple[Reason, ...]) -> str:
-    """Return all reasons on one line."""
-    return "; ".join(reason.text() for reason in reasons)
+    """Return all reasons on one line; the inputs that are waited for as one list."""
+    waits = [reason.subject for reason in reasons if reason.reason == INPUT_PENDING]
+    texts = [reason.text() for reason in reasons if reason.reason != INPUT_PENDING]
+    if waits:
+        texts.append(f"depends on what {', '.join(waits)} will give")
+    return "; ".join(texts)
 
 
 def with_nodes(

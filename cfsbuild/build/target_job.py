@@ -22,7 +22,7 @@ def run_tree(session: Session, job: Job) -> Done:
     """Return the digest of the tree that a nested recipe's layers merge to."""
     began = time.monotonic()
     outputs = session.outputs(job.layers)
-    components = {name: value for name, value in layer_components(session, job).items() if name != "order"}
+    components = layer_components(session, job)
     key = layers_digest(session.trees.uses(job.layers, outputs))
     known = key in session.trees.known
     reasons: tuple[Reason, ...] = ()

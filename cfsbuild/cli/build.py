@@ -102,7 +102,7 @@ def command(  # noqa: PLR0913 (the verb's options)
     if settings.dry_run:
         from cfsbuild.cli.dry_run import show_plan  # noqa: PLC0415 (this option only)
 
-        return show_plan(settings, request)
+        return show_plan(settings, request, force=force)
     options = Options(jobs=settings.job_count, keep_going=settings.keep_going, force=None if force else ())
     with listening(settings) as listener:
         if check:

@@ -1,0 +1,72 @@
+"""`cfsbuild why`: why a node was rebuilt, or was not, and whether it would be now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from cfsbuild.build.forecast import Forecast
+from cfsbuild.build.pipeline import load_plans
+from cfsbuild.build.why import WHY_VERSION, why
+from cfsbuild.cli.build import recipe_options, request_of
+from cfsbuild.cli.output import write_json, write_lines
+from cfsbuild.cli.plan_text import job_lines, state_text
+from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.errors import UsageError
+
+_PAST = {"ran": "ran", "cached": "was cached", "cut-off": "was cut off: what it reads had not changed"}
+
+
+@click.command("why")
+@common_options("json", "store")
+@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("nodes", metavar="[NODE]...", nargs=-1)
+@click.option("--image", metavar="NAME", help="Which image of a matrix.")
+@recipe_options
+@pass_settings
+def command(  # noqa: PLR0913, PLR0917 (the verb's arguments and options)
+    settings: Settings,
+    recipe: Path,
+    nodes: tuple[str, ...],
+    image: str | None,
+    output: Path | None,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> int:
+    """Say why the nodes of RECIPE were rebuilt or not, and what a build would do now.
+
+    Without NODE all nodes are listed. Nothing is built.
+    """
+    request = request_of(settings, recipe, output, profiles, overrides)
+    documents = []
+    for plan in load_plans(request, environ=os.environ):
+        if image is not None and plan.recipe.image_name != image:
+            continue
+        found = why(plan, request, nodes=nodes)
+        documents.append({"image": plan.recipe.image_name, "jobs": found})
+        if not settings.json:
+            write_lines(_text(settings, plan.recipe.image_name, found, detailed=bool(nodes)))
+    if not documents:
+        raise UsageError(f"{recipe} describes no image {image!r}")
+    if settings.json:
+        write_json({"version": WHY_VERSION, "images": documents})
+    return 0
+
+
+def _text(settings: Settings, image: str, found: list[Forecast], *, detailed: bool) -> list[str]:
+    color = settings.color_on_stdout
+    if not detailed:
+        return [f"{image}:", *(f"  {line}" for line in job_lines(found, color=color))]
+    lines = []
+    for one in found:
+        lines.append(f"{one.job} ({one.kind})")
+        lines.append(f"  now:        {state_text(one, color=color)}")
+        lines.append(f"  last build: {_PAST[one.last_outcome] if one.last_outcome else 'never built'}")
+        if one.last_reasons:
+            lines.append("  last ran because:")
+            lines.extend(f"    {reason.text()}" for reason in one.last_reasons)
+        if settings.verbose and one.key:
+            lines.append(f"  key:        {one.key}")
+    return lines
