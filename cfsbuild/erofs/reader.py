@@ -62,6 +62,11 @@ class ImageInfo:
         return self._superblock.inodes
 
     @property
+    def xattr_offset(self) -> int:
+        """Return the offset of the block in which shared attributes begin; inodes lie before its end."""
+        return self._superblock.xattr_offset
+
+    @property
     def size(self) -> int:
         """Return the size of the image in bytes."""
         return len(self._data)
