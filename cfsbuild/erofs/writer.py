@@ -26,9 +26,9 @@ def write_image(
 
     `format` is the composefs image format, 0 or 1; with a larger `max_format` it is the smallest of the range
     that can hold the tree. `entries` begin with the root; parents precede children, and any order does
-    otherwise. Digests are of `algorithm`. The native emitter does the work if it was built, unless `native` is
-    false or CFSBUILD_NATIVE=0 is in the environment; the bytes are the same. Raises `InputError` for what is no
-    tree or exceeds the format's limits, `UsageError` for an unknown format.
+    otherwise. Digests are of `algorithm`. The native emitter does the work if it was built, unless `native`
+    is false or CFSBUILD_NATIVE=0 is in the environment; the bytes are the same. Raises `InputError` for what
+    is no tree or exceeds the format's limits, `UsageError` for an unknown format.
     """
     largest = format if max_format is None else max(format, max_format)
     if format < 0 or largest > LARGEST_FORMAT:

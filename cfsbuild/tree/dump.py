@@ -19,14 +19,16 @@ from cfsbuild import limits
 from cfsbuild.errors import InputError, Origin
 from cfsbuild.tree import paths
 from cfsbuild.tree.dumpfields import (
+    CONTENT_BYTES,
     PAYLOAD_BYTES,
     FaultError,
     Modes,
     Numbers,
-    Times,
     XattrLists,
+    is_normal,
     quoted,
     text,
+    timestamp,
     tree_path,
     unescape,
 )
@@ -68,61 +70,42 @@ class _Parser:
         self.uids = Numbers("UID", 10, 2**32 - 1)
         self.gids = Numbers("GID", 10, 2**32 - 1)
         self.rdevs = Numbers("RDEV", 10, 2**32 - 1)
-        self.times = Times()
         self.xattrs = XattrLists()
 
     def parse(self, line: bytes) -> DumpEntry:
         """Return the entry that `line` (without its newline) describes; raises `FaultError`."""
-        if len(line) > limits.DUMP_LINE_BYTES:
-            raise FaultError("LINE", f"is over {limits.DUMP_LINE_BYTES} bytes long")
-        if b"\0" in line:
-            raise FaultError("LINE", "contains a NUL byte")
         fields = line.split(b" ", 11)
-        if len(fields) < 11:
-            raise FaultError("LINE", f"has {len(fields)} fields, at least 11 are needed")
+        if len(fields) < 11 or b"\0" in line:
+            raise FaultError("LINE", "has fewer than 11 fields, or a NUL byte")
         path, size, mode, nlink, uid, gid, rdev, mtime, payload, content, digest = fields[:11]
-        if mode[:1] == b"@":
+        # The usual line is short and without escapes: none of its fields is too long or needs decoding.
+        plain = len(line) <= PAYLOAD_BYTES and b"\\" not in line
+        if mode.startswith(b"@"):
             return self._hardlink(fields)
-        sec, nsec = self.times[mtime]
+        sec, _, nsec = mtime.partition(b".")
+        if sec.isdigit() and nsec.isdigit() and len(sec) <= 18 and len(nsec) <= 9:
+            time = int(sec), int(nsec)
+        else:
+            time = timestamp(mtime)
         entry = DumpEntry(
-            self._path(path),
+            path if plain and is_normal(path) else self._path(path),
             self.sizes[size],
             self.modes[mode],
             self.nlinks[nlink],
             self.uids[uid],
             self.gids[gid],
             self.rdevs[rdev],
-            sec,
-            nsec,
-            None if payload == b"-" else text(payload, "PAYLOAD", PAYLOAD_BYTES),
-            None if content == b"-" else text(content, "CONTENT", limits.INLINE_BYTES_MAX),
+            *time,
+            None if payload == b"-" else payload if plain else text(payload, "PAYLOAD", PAYLOAD_BYTES),
+            None if content == b"-" else content if plain else text(content, "CONTENT", CONTENT_BYTES),
             None if digest == b"-" else self._digest(digest),
             self.xattrs[fields[11]] if len(fields) == 12 else (),
         )
-        kind = entry.mode & 0o170000
-        if kind == stat.S_IFREG:
-            _check_regular(entry)
-        elif kind == stat.S_IFLNK and not entry.payload:
-            raise FaultError("PAYLOAD", "a symbolic link needs a target")
-        elif entry.content:
-            raise FaultError("CONTENT", "only a regular file can have content")
-        if self.strict:
-            _check_strictly(entry)
+        self._check(entry)
         return entry
 
     def _path(self, field: bytes) -> bytes:
-        path = unescape(field, "PATH") if b"\\" in field else field
-        # The usual path shows at a glance that it is normal; anything odd about it gets the closer look.
-        if (
-            path.startswith(b"/")
-            and len(path) <= limits.NAME_BYTES
-            and b"//" not in path
-            and b"/." not in path
-            and b"\0" not in path
-            and not path.endswith(b"/")
-        ):
-            return path
-        return tree_path(path, "PATH")
+        return tree_path(unescape(field, "PATH") if b"\\" in field else field, "PATH")
 
     def _digest(self, field: bytes) -> bytes:
         if len(field) != 2 * self.digest_size:
@@ -132,12 +115,23 @@ class _Parser:
         except ValueError:
             raise FaultError("DIGEST", f"{quoted(field)} is not hexadecimal") from None
 
+    def _check(self, entry: DumpEntry) -> None:
+        """Raise a fault if the fields of `entry` do not fit each other."""
+        kind = entry.mode & 0o170000
+        if kind == stat.S_IFREG:
+            _check_regular(entry)
+        elif kind == stat.S_IFLNK and not entry.payload:
+            raise FaultError("PAYLOAD", "a symbolic link needs a target")
+        elif entry.content:
+            raise FaultError("CONTENT", "only a regular file can have content")
+        if self.strict:
+            _check_strictly(entry)
+
     def _hardlink(self, fields: list[bytes]) -> DumpEntry:
         """Return the entry of a hard link, whose fields other than PATH, MODE and PAYLOAD may be unset."""
         size, nlink, uid, gid, rdev, mtime = (
             b"0" if field == b"-" else field for field in (fields[1], *fields[3:8])
         )
-        sec, nsec = self.times[b"0.0" if mtime == b"0" else mtime]
         entry = DumpEntry(
             self._path(fields[0]),
             self.sizes[size],
@@ -146,10 +140,9 @@ class _Parser:
             self.uids[uid],
             self.gids[gid],
             self.rdevs[rdev],
-            sec,
-            nsec,
+            *timestamp(b"0.0" if mtime == b"0" else mtime),
             None,
-            None if fields[9] == b"-" else text(fields[9], "CONTENT", limits.INLINE_BYTES_MAX),
+            None if fields[9] == b"-" else text(fields[9], "CONTENT", CONTENT_BYTES),
             None if fields[10] == b"-" else self._digest(fields[10]),
             self.xattrs[fields[11]] if len(fields) == 12 else (),
             tree_path(text(fields[8], "PAYLOAD", PAYLOAD_BYTES), "PAYLOAD"),
@@ -195,7 +188,7 @@ def parse_dump(
     field = problem = ""
     line = b""
     try:
-        for number, line in enumerate(lines, 1):  # noqa: B007 (used when a line is refused)
+        for number, line in enumerate(lines, 1):
             entry = parse(line[:-1] if line.endswith(b"\n") else line)
             if number == 1:
                 _check_root(entry)

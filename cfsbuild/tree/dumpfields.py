@@ -20,7 +20,8 @@ Value = TypeVar("Value")
 XATTR_LINE_BYTES = 65535
 """Most bytes of xattr text on one line."""
 
-PAYLOAD_BYTES = 4095
+PAYLOAD_BYTES = limits.PATH_BYTES
+CONTENT_BYTES = limits.INLINE_BYTES_MAX
 CACHE_ENTRIES = 1 << 16
 FILE_TYPES = frozenset(
     (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFCHR, stat.S_IFSOCK, stat.S_IFIFO)
@@ -114,17 +115,15 @@ def remember(cache: dict[Key, Value], key: Key, value: Value) -> Value:
     return value
 
 
-class Times(dict[bytes, tuple[int, int]]):
-    """Modification times by their text: SEC "." NSEC, two integers."""
-
-    def __missing__(self, text: bytes) -> tuple[int, int]:
-        sec, dot, nsec = text.partition(b".")
-        digits = sec[1:] if sec.startswith(b"-") else sec
-        if not (dot and digits.isdigit() and nsec.isdigit()):
-            raise FaultError("MTIME", f"{quoted(text)} is not SECONDS.NANOSECONDS")
-        if len(text) > 40 or not -(2**63) <= int(sec) < 2**63 or int(nsec) >= 10**9:
-            raise FaultError("MTIME", f"{quoted(text)} is out of range")
-        return remember(self, text, (int(sec), int(nsec)))
+def timestamp(text: bytes) -> tuple[int, int]:
+    """Return what `text` means: SECONDS "." NANOSECONDS, two integers, the first perhaps negative."""
+    sec, dot, nsec = text.partition(b".")
+    digits = sec[1:] if sec.startswith(b"-") else sec
+    if not (dot and digits.isdigit() and nsec.isdigit()):
+        raise FaultError("MTIME", f"{quoted(text)} is not SECONDS.NANOSECONDS")
+    if len(text) > 40 or not -(2**63) <= int(sec) < 2**63 or int(nsec) >= 10**9:
+        raise FaultError("MTIME", f"{quoted(text)} is out of range")
+    return int(sec), int(nsec)
 
 
 class XattrLists(dict[bytes, tuple[tuple[bytes, bytes], ...]]):
@@ -164,8 +163,19 @@ def check_xattr_size(pairs: Iterable[tuple[bytes, bytes]]) -> None:
         )
 
 
+def is_normal(path: bytes) -> bool:
+    """Say whether `path` is short and normal at a glance; if not, it may be in order all the same."""
+    return (
+        path.startswith(b"/")
+        and len(path) <= limits.NAME_BYTES
+        and b"//" not in path
+        and b"/." not in path
+        and not path.endswith(b"/")
+    )
+
+
 def tree_path(text: bytes, field: str) -> bytes:
-    """Return the tree path that `text` (unescaped) means; the leading slash may be missing, as in the C tool."""
+    """Return the path that `text` (unescaped) means; as in the C tool, the leading slash may be missing."""
     if not text:
         raise FaultError(field, "empty path")
     if len(text) > 1 and text.endswith(b"/") and text.strip(b"/"):
