@@ -27,10 +27,12 @@ class DeviceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     target: TreePath
     type: Annotated[Literal["char", "block", "fifo"], msgspec.Meta(description="What it is.")]
     major: Annotated[
-        int | None, msgspec.Meta(description="Major number; not for a fifo.", ge=0, le=0xFFF)
+        Annotated[int, msgspec.Meta(ge=0, le=0xFFF)] | None,
+        msgspec.Meta(description="Major number; not for a fifo."),
     ] = None
     minor: Annotated[
-        int | None, msgspec.Meta(description="Minor number; not for a fifo.", ge=0, le=0xFFFFF)
+        Annotated[int, msgspec.Meta(ge=0, le=0xFFFFF)] | None,
+        msgspec.Meta(description="Minor number; not for a fifo."),
     ] = None
     mode: Mode = "0600"
     owner: Owner = "root"

@@ -24,11 +24,10 @@ class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     recipe: Annotated[LocalPath | None, msgspec.Meta(description="A recipe file; it is built first.")] = None
     image: Annotated[
-        str | None,
+        Annotated[str, msgspec.Meta(min_length=1)] | None,
         msgspec.Meta(
             description="An image in the store: the name of a reference, or a digest in hexadecimal.",
             examples=["base-1.0"],
-            min_length=1,
         ),
     ] = None
     prefix: Annotated[TreePath, msgspec.Meta(description="Where its root goes.")] = "/"
