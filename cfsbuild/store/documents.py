@@ -1,7 +1,7 @@
 """Reading the documents of a store.
 
 Whatever is missing, damaged or untrusted is a cache miss, never an error. fsck reports damage;
- a build only builds again what it cannot read.
+a build only builds again what it cannot read.
 """
 
 from __future__ import annotations
