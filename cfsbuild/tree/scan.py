@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -36,10 +37,14 @@ def _native_module() -> ModuleType | None:
 
 
 class Scan:
-    """What `scan` found. Columns are lists with one element for each entry, made when first asked for."""
+    """What `scan` found. Columns are lists with one element for each entry, made when first asked for.
 
-    def __init__(self, root: Path, records: bytes, names: bytes) -> None:
+    `taken_ns` is when it began, in ns since the epoch.
+    """
+
+    def __init__(self, root: Path, records: bytes, names: bytes, taken_ns: int) -> None:
         self.root = root
+        self.taken_ns = taken_ns
         self.records = records
         self.name_bytes = names
 
@@ -146,14 +151,16 @@ def scan(root: Path, *, threads: int = 1, one_file_system: bool = False) -> Scan
     del threads
     bounds = (limits.PATH_DEPTH, limits.PATH_BYTES, limits.TREE_ENTRIES)
     native = _native_module()
+    taken_ns = time.time_ns()
     try:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if native is not None:
-                return Scan(root, *native.scan(fd, *bounds, one_file_system))
+                records, names = native.scan(fd, *bounds, one_file_system)
+                return Scan(root, records, names, taken_ns)
             listing = walk.Walk(*bounds, one_file_system=one_file_system)
             listing.root(fd)
-            return Scan(root, bytes(listing.records), bytes(listing.names))
+            return Scan(root, bytes(listing.records), bytes(listing.names), taken_ns)
         finally:
             os.close(fd)
     except OSError as error:

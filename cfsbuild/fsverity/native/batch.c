@@ -45,7 +45,7 @@ static int write_all(int fd, const uint8_t *from, size_t size)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return errno;
+            return errno + WRITING;
         from += n;
         size -= (size_t)n;
     }

@@ -8,12 +8,15 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-enum { CHANGED = -1 }; /* besides errno values: the file is not what it was when it was listed */
+enum {
+    WRITING = 1 << 16, /* added to an errno: it happened to the copy, not to the source */
+    CHANGED = 1 << 17, /* in the place of an errno: the file is not what it was when it was listed */
+};
 
 enum { SLOT = HASH_MAX }; /* bytes of one result */
 
-/* What is done with the content besides hashing; every member may be NULL. All return 0 or an errno. Called
- * by several threads at once, except poll. */
+/* What is done with the content besides hashing; every member may be NULL. All return 0 or an error as
+ * above. Called by several threads at once, except poll. */
 struct batch_hooks {
     /* Compares a file that was read with what it was when it was listed. */
     int (*check)(void *context, size_t index, const struct stat *now);

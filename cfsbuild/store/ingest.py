@@ -1,0 +1,339 @@
+"""Taking in the files of a scanned directory: each is read once, hashed, and staged on the way.
+
+A file that is not what it was when it was scanned ends the build: `source changed while building`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, cast
+
+from cfsbuild import limits
+from cfsbuild.errors import BuildError, CfsError
+from cfsbuild.events import Listener, Progress, ignore
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.digest import forced_kernel
+from cfsbuild.store.durability import Durability
+from cfsbuild.store.faults import store_error
+from cfsbuild.store.gate import Gate
+from cfsbuild.store.statcache import StatCache, Values
+from cfsbuild.tree import paths
+from cfsbuild.tree.scan import Scan, explain
+
+_WRITING = 1 << 16
+_CHANGED = 1 << 17
+_STAGED = 1
+_PRESENT = 2
+"""Of native/ingest.c and batch.h."""
+
+_WAITING_THREADS = 16
+"""A cold page cache wants many reads at once; a warm one is not slower for it."""
+
+_native: ModuleType | None
+try:
+    from cfsbuild.store import _ingest
+
+    _native = _ingest
+except ImportError:
+    _native = None
+
+
+_PLAIN_BATCH = 4096
+"""How many files are hashed between two reports, without the extension module."""
+
+
+def _native_module() -> ModuleType | None:
+    """Return the extension module if it was built and is wanted."""
+    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
+
+
+class FileSink(Protocol):
+    """What contents can go to: `sink.HashOnly`, or a store's transaction (then also `StagingSink`)."""
+
+    algorithm: Algorithm
+
+    def add_fd(self, fd: int, /) -> tuple[bytes, int]:
+        """Take in everything from `fd`'s position to its end; return (raw digest, size)."""
+
+    def add_files(
+        self, directory_fd: int, names: Sequence[bytes], threads: int = 1
+    ) -> list[tuple[bytes, int]]:
+        """Take in files; return (raw digest, size) of each."""
+
+
+class StagingSink(FileSink, Protocol):
+    """A store's transaction: objects may be written to its staging directory by other means."""
+
+    staging_fd: int
+    objects_fd: int
+    path: Path
+    durability: Durability
+    gate: Gate
+
+    def known(self, digest: bytes, size: int) -> bool:
+        """Say whether an object need not be written."""
+
+    def adopt(self, digests: Iterable[bytes]) -> None:
+        """Take responsibility for objects that were staged."""
+
+
+class _Work:
+    """One call of `ingest_tree`: what has to be read, and what came of it."""
+
+    def __init__(self, scan: Scan, sink: FileSink, threads: int, report: Listener, job: str) -> None:
+        self.scan = scan
+        self.sink = sink
+        self.staging = cast("StagingSink", sink) if hasattr(sink, "staging_fd") else None
+        self.threads = threads or max(_WAITING_THREADS, os.cpu_count() or 1)
+        self.listener = report
+        self.job = job
+
+    def name(self, number: int) -> bytes:
+        """Return a file's path relative to the source directory."""
+        return self.scan.paths[number][1:]
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[int]:
+        """Open the source directory. Raises `BuildError`."""
+        try:
+            fd = os.open(self.scan.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise explain(self.scan.root, error) from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
+    scan: Scan,
+    sink: FileSink,
+    *,
+    cache: StatCache | None = None,
+    numbers: Sequence[int] | None = None,
+    threads: int = 0,
+    listener: Listener = ignore,
+    job: str = "",
+) -> Values:
+    """Take in the regular files of `scan` that `numbers` lists (all, when None).
+
+    Returns one value for each entry of the scan: the raw digest of a regular file of more than 64 bytes,
+    which is then in `sink`; the content of one of 1 to 64; None for everything else. `threads` 0 lets the
+    machine decide. Raises `BuildError` when a file cannot be read or changes meanwhile, `StoreError` when the
+    store cannot be written.
+    """
+    work = _Work(scan, sink, threads, listener, job)
+    sizes, modes = scan.size, scan.mode
+    wanted = [
+        number
+        for number in (range(len(scan)) if numbers is None else numbers)
+        if sizes[number] and stat.S_ISREG(modes[number])
+    ]
+    known: Values = cache.load(scan, sink.algorithm) if cache else [None] * len(scan)
+    absent = _absent(work, known, wanted)
+    values: Values = [None] * len(scan)
+    missing = []
+    for number in wanted:
+        value = known[number]
+        if value is None or value in absent:
+            missing.append(number)
+        else:
+            values[number] = value
+    if missing:
+        _read_missing(work, missing, values)
+        if cache:
+            cache.save(scan, sink.algorithm, _overlaid(known, values))
+    return values
+
+
+def _overlaid(known: Values, values: Values) -> Values:
+    """Return what is known now: an excluded file's digest stays useful to other recipes."""
+    return [old if new is None else new for old, new in zip(known, values, strict=True)]
+
+
+def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
+    """Return the digests that are known but whose objects the store lacks."""
+    staging = work.staging
+    if staging is None:
+        return set()
+    sizes = work.scan.size
+    digests: dict[bytes, int] = {}
+    for number in wanted:
+        value = known[number]
+        if value is not None and sizes[number] > limits.INLINE_BYTES:
+            digests[value] = sizes[number]
+    native = _native_module()
+    doubtful = list(digests)
+    if native is not None:
+        found = native.present(staging.objects_fd, doubtful, array("q", digests.values()), os.geteuid())
+        doubtful = [digest for digest, there in zip(doubtful, found, strict=True) if not there]
+    return {digest for digest in doubtful if not staging.known(digest, digests[digest])}
+
+
+def _read_missing(work: _Work, missing: Sequence[int], values: Values) -> None:
+    """Fill in `values` for the files with the numbers `missing`; of several names of a file, one is read."""
+    first: dict[tuple[int, int], int] = {}
+    scan = work.scan
+    todo, links = [], []
+    for number in missing:
+        if scan.nlink[number] > 1:
+            original = first.setdefault((scan.dev[number], scan.ino[number]), number)
+            if original != number:
+                links.append((number, original))
+                continue
+        todo.append(number)
+    native = _native_module()
+    found = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
+    for number, value in zip(todo, found, strict=True):
+        values[number] = value
+    for number, original in links:
+        values[number] = values[original]
+
+
+def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list[bytes]:
+    """Read files with the extension module."""
+    staging = work.staging
+    if staging is None:
+        values, _ = _call(native, work, todo, (-1, -1, False))
+        return values
+    with staging.gate.adding():
+        sync = staging.durability is Durability.EACH
+        values, states = _call(native, work, todo, (staging.staging_fd, staging.objects_fd, sync))
+        sizes = work.scan.size
+        staged: set[bytes] = set()
+        present: dict[bytes, int] = {}
+        for number, value, state in zip(todo, values, states, strict=True):
+            if state == _STAGED:
+                staged.add(value)
+            elif state == _PRESENT:
+                present.setdefault(value, number)
+        staging.adopt(staged)
+    for digest, number in present.items():
+        if not staging.known(digest, sizes[number]):
+            _add_again(work, number, digest)
+    return values
+
+
+def _call(
+    native: ModuleType, work: _Work, todo: Sequence[int], target: tuple[int, int, bool]
+) -> tuple[list[bytes], bytes]:
+    """Call the extension module; return values and states. Raises as `ingest_tree` does."""
+    total = len(todo)
+
+    def progress(files: int, _bytes: int) -> None:
+        work.listener(Progress(job=work.job, unit="files", done=files, total=total))
+
+    with work.directory() as directory:
+        values, states, failed, error = native.ingest(
+            directory,
+            [work.name(number) for number in todo],
+            work.scan.records,
+            array("I", todo),
+            *target,
+            work.sink.algorithm.kernel_id,
+            work.threads,
+            forced_kernel(),
+            None if work.listener is ignore else progress,
+        )
+    if values is None:
+        raise _failure(work, todo[failed], error)
+    return values, states
+
+
+def _failure(work: _Work, number: int, error: int) -> CfsError:
+    """Return the exception for an error code of the extension module."""
+    if error == _CHANGED:
+        return _changed(work, number)
+    if error & _WRITING and work.staging is not None:
+        code = error & ~_WRITING
+        return store_error(
+            "write to", str(work.staging.path), OSError(code, os.strerror(code), work.name(number))
+        )
+    return explain(work.scan.root, OSError(error, os.strerror(error), work.name(number)))
+
+
+def _changed(work: _Work, number: int) -> BuildError:
+    shown = paths.show(os.fsencode(work.scan.root) + work.scan.paths[number])
+    return BuildError(
+        f"source changed while building: {shown}",
+        details="the file is not what it was when the directory was listed",
+        resolution="build again when nothing else writes to the directory",
+        reason="source-changed",
+    )
+
+
+def _add_again(work: _Work, number: int, digest: bytes) -> None:
+    """Write an object whose file in the store turned out not to be usable."""
+    with work.directory() as directory:
+        found, _ = _add_files(work, directory, [number])[0]
+    if found != digest:
+        raise _changed(work, number)
+
+
+def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
+    """Read files without the extension module."""
+    sizes = work.scan.size
+    large = [number for number in todo if sizes[number] > limits.INLINE_BYTES]
+    values: dict[int, bytes] = {}
+    with work.directory() as directory:
+        for start in range(0, len(large), _PLAIN_BATCH):
+            batch = large[start : start + _PLAIN_BATCH]
+            for number, (digest, _) in zip(batch, _add_files(work, directory, batch), strict=True):
+                values[number] = digest
+            work.listener(Progress(job=work.job, unit="files", done=start + len(batch), total=len(large)))
+        for number in todo:
+            if number not in values:
+                values[number] = _content(work, directory, number)
+        for number in todo:
+            _compare(work, directory, number)
+    return [values[number] for number in todo]
+
+
+def _add_files(work: _Work, directory: int, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
+    names = [work.name(number) for number in numbers]
+    try:
+        return work.sink.add_files(directory, names, min(work.threads, os.cpu_count() or 1))
+    except OSError as error:
+        raise explain(work.scan.root, error) from error
+
+
+def _content(work: _Work, directory: int, number: int) -> bytes:
+    """Return a small file's content."""
+    name = work.name(number)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=directory)
+        try:
+            data = os.read(fd, limits.INLINE_BYTES + 1)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        error.filename = name
+        raise explain(work.scan.root, error) from error
+    if len(data) != work.scan.size[number]:
+        raise _changed(work, number)
+    return data
+
+
+def _compare(work: _Work, directory: int, number: int) -> None:
+    """Raise `BuildError` if a file is no longer what it was when it was scanned."""
+    scan = work.scan
+    try:
+        now = os.stat(work.name(number), dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        raise _changed(work, number) from None
+    if (now.st_dev, now.st_ino, now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+        scan.dev[number],
+        scan.ino[number],
+        scan.mode[number],
+        scan.size[number],
+        scan.mtime_ns[number],
+        scan.ctime_ns[number],
+    ):
+        raise _changed(work, number)

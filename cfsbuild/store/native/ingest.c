@@ -1,0 +1,368 @@
+/* The extension module cfsbuild.store._ingest: reads files once, hashes them, and writes those that are new to
+ * a transaction's staging directory, as `xx/rest`, mode 0444. Its twin is cfsbuild/store/ingest.py. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "batch.h"
+#include "scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2 };
+
+enum { NAME_ROOM = 2 * HASH_MAX + 2 };
+
+struct ingest {
+    struct batch batch;
+    const struct scan_record *records;
+    size_t record_count;
+    const uint32_t *numbers; /* the record of each file */
+    int staging, objects;    /* directories; -1: only hash */
+    int sync;
+    uint8_t *states;
+    unsigned serial;         /* of this call in the process, for names that no other file has */
+    PyObject *progress;     /* called with (files, bytes), or None */
+    PyThreadState *thread;
+};
+
+static void object_name(const struct ingest *in, const uint8_t *digest, char *name)
+{
+    static const char digits[] = "0123456789abcdef";
+    const size_t bytes = sha_size(in->batch.algorithm);
+
+    for (size_t i = 0; i < bytes; i++) {
+        *name++ = digits[digest[i] >> 4];
+        *name++ = digits[digest[i] & 15];
+        if (i == 0)
+            *name++ = '/';
+    }
+    *name = 0;
+}
+
+static void make_shard(const struct ingest *in, const char *name)
+{
+    const char shard[] = {name[0], name[1], 0};
+
+    mkdirat(in->staging, shard, 0777); /* if this fails, so does what comes next */
+}
+
+static int64_t nanoseconds(const struct timespec *time)
+{
+    return time->tv_sec * 1000000000 + time->tv_nsec;
+}
+
+static int has(int directory, const char *name, int64_t size)
+{
+    struct stat st;
+
+    return !fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && st.st_size == size;
+}
+
+static int write_all(int fd, const uint8_t *from, size_t size)
+{
+    while (size) {
+        const ssize_t n = write(fd, from, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno + WRITING;
+        from += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes a new file read-only and closes it, whatever happened before. Returns 0 or an error. */
+static int seal(const struct ingest *in, int fd, int error)
+{
+    if (!error && (fchmod(fd, 0444) || (in->sync && fsync(fd))))
+        error = errno + WRITING;
+    if (close(fd) && !error)
+        error = errno + WRITING;
+    return error;
+}
+
+static int create(const struct ingest *in, const char *name)
+{
+    return openat(in->staging, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+static void temporary_name(const struct ingest *in, size_t index, char *name)
+{
+    snprintf(name, NAME_ROOM, "ingest-%u-%zu", in->serial, index);
+}
+
+/* Gives a complete temporary file its name; it may replace an equal one. Returns 0 or an error. */
+static int give_name(const struct ingest *in, const char *temporary, const char *name)
+{
+    if (!renameat(in->staging, temporary, in->staging, name))
+        return 0;
+    if (errno == ENOENT) {
+        make_shard(in, name);
+        if (!renameat(in->staging, temporary, in->staging, name))
+            return 0;
+    }
+    const int error = errno + WRITING;
+    unlinkat(in->staging, temporary, 0);
+    return error;
+}
+
+static int write_new(const struct ingest *in, int fd, const char *name, const uint8_t *data, size_t size)
+{
+    const int error = seal(in, fd, write_all(fd, data, size));
+
+    if (error)
+        unlinkat(in->staging, name, 0);
+    return error;
+}
+
+static int keep(void *context, size_t index, const uint8_t *digest, const uint8_t *data, size_t size)
+{
+    struct ingest *in = context;
+    char name[NAME_ROOM], temporary[NAME_ROOM];
+    int error;
+
+    object_name(in, digest, name);
+    if (has(in->objects, name, (int64_t)size)) {
+        in->states[index] = PRESENT;
+        return 0;
+    }
+    in->states[index] = STAGED;
+    int fd = create(in, name);
+    if (fd < 0 && errno == ENOENT) {
+        make_shard(in, name);
+        fd = create(in, name);
+    }
+    if (fd >= 0)
+        return write_new(in, fd, name, data, size);
+    if (errno != EEXIST)
+        return errno + WRITING;
+    /* Staged before; if it is not complete, someone is writing it, or failed to. */
+    if (has(in->staging, name, (int64_t)size))
+        return 0;
+    temporary_name(in, index, temporary);
+    if ((fd = create(in, temporary)) < 0)
+        return errno + WRITING;
+    error = write_new(in, fd, temporary, data, size);
+    return error ? error : give_name(in, temporary, name);
+}
+
+static int spool(void *context, size_t index, int source, int *file, int *cloned)
+{
+    struct ingest *in = context;
+    char name[NAME_ROOM];
+
+    temporary_name(in, index, name);
+    if ((*file = create(in, name)) < 0)
+        return errno + WRITING;
+    /* What is hashed is then what the clone holds, so that a later change of the source does not matter. */
+    *cloned = !ioctl(*file, FICLONE, source);
+    return 0;
+}
+
+static int settle(void *context, size_t index, int file, const uint8_t *digest)
+{
+    struct ingest *in = context;
+    char temporary[NAME_ROOM], name[NAME_ROOM];
+    struct stat st;
+    int error = fstat(file, &st) ? errno + WRITING : 0;
+
+    temporary_name(in, index, temporary);
+    error = seal(in, file, error);
+    if (!error && digest) {
+        object_name(in, digest, name);
+        in->states[index] = has(in->objects, name, st.st_size) ? PRESENT : STAGED;
+        if (in->states[index] == STAGED)
+            return give_name(in, temporary, name);
+    }
+    unlinkat(in->staging, temporary, 0);
+    return error;
+}
+
+static int check(void *context, size_t index, const struct stat *now)
+{
+    const struct ingest *in = context;
+    const struct scan_record *before = &in->records[in->numbers[index]];
+    const int same = before->ino == now->st_ino && before->dev == now->st_dev && before->mode == now->st_mode &&
+                     before->size == now->st_size && before->mtime_ns == nanoseconds(&now->st_mtim) &&
+                     before->ctime_ns == nanoseconds(&now->st_ctim);
+
+    return same ? 0 : CHANGED;
+}
+
+static int poll_python(void *context)
+{
+    struct ingest *in = context;
+    PyObject *answer = Py_None;
+
+    PyEval_RestoreThread(in->thread);
+    int stop = PyErr_CheckSignals();
+    if (!stop && in->progress != Py_None) {
+        answer = PyObject_CallFunction(in->progress, "nn", (Py_ssize_t)atomic_load(&in->batch.done),
+                                       (Py_ssize_t)atomic_load(&in->batch.bytes));
+        stop = !answer;
+        Py_XDECREF(answer);
+    }
+    in->thread = PyEval_SaveThread();
+    return stop;
+}
+
+/* Fills in what the batch needs from the arguments. Returns -1 with an exception set. */
+static int prepare(struct ingest *in, PyObject *names, const Py_buffer *records, const Py_buffer *numbers)
+{
+    struct batch *b = &in->batch;
+    const size_t n = (size_t)PyTuple_GET_SIZE(names);
+    const char **paths = calloc(n + 1, sizeof(*paths));
+    int64_t *expected = calloc(n + 1, sizeof(*expected));
+
+    b->names = paths;
+    b->expected = expected;
+    b->results = malloc((n + 1) * SLOT);
+    b->sizes = calloc(n + 1, sizeof(*b->sizes));
+    in->states = calloc(n + 1, 1);
+    if (!paths || !expected || !b->results || !b->sizes || !in->states) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    b->count = n;
+    in->records = records->buf;
+    in->numbers = numbers->buf;
+    in->record_count = (size_t)records->len / sizeof(*in->records);
+    if ((size_t)numbers->len != n * sizeof(*in->numbers)) {
+        PyErr_SetString(PyExc_ValueError, "as many numbers as names are needed");
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(names, (Py_ssize_t)i), (char **)&paths[i], NULL))
+            return -1;
+        if (in->numbers[i] >= in->record_count || !S_ISREG(in->records[in->numbers[i]].mode)) {
+            PyErr_SetString(PyExc_ValueError, "not the number of a regular file's record");
+            return -1;
+        }
+        expected[i] = in->records[in->numbers[i]].size;
+    }
+    return 0;
+}
+
+/* Returns (values, states, -1, 0), or (None, None, number of the file that failed, error). */
+static PyObject *answer(const struct ingest *in)
+{
+    const struct batch *b = &in->batch;
+
+    if (b->error)
+        return PyErr_Occurred() ? NULL : Py_BuildValue("OOni", Py_None, Py_None, (Py_ssize_t)b->failed, b->error);
+    PyObject *values = PyList_New((Py_ssize_t)b->count);
+    for (size_t i = 0; values && i < b->count; i++) {
+        const size_t size = (size_t)b->sizes[i] <= b->inline_bytes ? (size_t)b->sizes[i] : sha_size(b->algorithm);
+        PyObject *value = PyBytes_FromStringAndSize((const char *)b->results + i * SLOT, (Py_ssize_t)size);
+        if (!value)
+            Py_CLEAR(values);
+        else
+            PyList_SET_ITEM(values, (Py_ssize_t)i, value);
+    }
+    return values ? Py_BuildValue("Ny#ni", values, in->states, (Py_ssize_t)b->count, (Py_ssize_t)-1, 0) : NULL;
+}
+
+static PyObject *py_ingest(PyObject *self, PyObject *args)
+{
+    static atomic_uint calls;
+    struct ingest in = {.batch = {.inline_bytes = SLOT}};
+    struct batch *b = &in.batch;
+    Py_buffer records, numbers;
+    PyObject *sequence, *names, *result = NULL;
+    const char *kernel;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iOy*y*iipiIsO", &b->directory, &sequence, &records, &numbers, &in.staging, &in.objects,
+                          &in.sync, &b->algorithm, &b->threads, &kernel, &in.progress))
+        return NULL;
+    in.serial = atomic_fetch_add(&calls, 1);
+    b->hooks = (struct batch_hooks){.check = check, .poll = poll_python, .context = &in};
+    if (in.staging >= 0)
+        b->hooks.keep = keep, b->hooks.spool = spool, b->hooks.settle = settle;
+    names = PySequence_Tuple(sequence);
+    b->kernel = sha_select(b->algorithm, kernel);
+    if (!b->kernel) {
+        PyErr_Format(PyExc_ValueError, "no kernel '%s' runs here", kernel);
+    } else if (names && !prepare(&in, names, &records, &numbers)) {
+        in.thread = PyEval_SaveThread();
+        batch_run(b);
+        PyEval_RestoreThread(in.thread);
+        result = answer(&in);
+    }
+    free((void *)b->names);
+    free((void *)b->expected);
+    free(b->results);
+    free(b->sizes);
+    free(in.states);
+    Py_XDECREF(names);
+    PyBuffer_Release(&records);
+    PyBuffer_Release(&numbers);
+    return result;
+}
+
+/* present(objects_fd, digests, sizes, uid) -> one byte for each digest: 1 when its object is there, has that
+ * size, and belongs to that user. */
+static PyObject *py_present(PyObject *self, PyObject *args)
+{
+    PyObject *digests, *list, *result;
+    Py_buffer sizes;
+    int objects;
+    unsigned uid;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iOy*I", &objects, &digests, &sizes, &uid))
+        return NULL;
+    list = PySequence_Tuple(digests);
+    const Py_ssize_t n = list ? PyTuple_GET_SIZE(list) : 0;
+    result = list ? PyBytes_FromStringAndSize(NULL, n) : NULL;
+    if (result && sizes.len != n * (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "as many sizes as digests are needed");
+        Py_CLEAR(result);
+    }
+    for (Py_ssize_t i = 0; result && i < n; i++) {
+        struct ingest in = {0};
+        char name[NAME_ROOM];
+        struct stat st;
+        char *digest;
+        Py_ssize_t bytes;
+
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(list, i), &digest, &bytes)) {
+            Py_CLEAR(result);
+            break;
+        }
+        in.batch.algorithm = bytes == 64 ? SHA512 : SHA256;
+        if (bytes != (Py_ssize_t)sha_size(in.batch.algorithm)) {
+            PyErr_SetString(PyExc_ValueError, "not a digest");
+            Py_CLEAR(result);
+            break;
+        }
+        object_name(&in, (const uint8_t *)digest, name);
+        PyBytes_AS_STRING(result)[i] = !fstatat(objects, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) &&
+                                       st.st_size == ((const int64_t *)sizes.buf)[i] && st.st_uid == uid;
+    }
+    Py_XDECREF(list);
+    PyBuffer_Release(&sizes);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"ingest", py_ingest, METH_VARARGS,
+     "ingest(directory, names, records, numbers, staging, objects, sync, algorithm, threads, kernel, progress)"},
+    {"present", py_present, METH_VARARGS, "present(objects, digests, sizes, uid) -> bytes"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_ingest", "Reads, hashes and stages files", -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__ingest(void)
+{
+    return PyModule_Create(&definition);
+}
