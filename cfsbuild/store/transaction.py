@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,9 @@ class Transaction:
         self.algorithm: Algorithm = store.algorithm
         self._store = store
         self._staging = staging
-        self._durability = durability
-        self.sync_files = durability is Durability.EACH
-        """Whether every file is to be synced when it is written to the staging directory."""
+        self.durability = durability
+        """With `EACH`, whoever writes to `staging_fd` syncs every file."""
+        self._sync = durability is Durability.EACH
         self._gate = Gate()
         self._lock = threading.Lock()
         self._trusted: set[bytes] = set()
@@ -79,7 +80,17 @@ class Transaction:
     @property
     def durability(self) -> Durability:
         """Return what a commit promises; with `EACH`, whoever writes to `staging_fd` syncs each file."""
-        return self._durability
+        return self.durability
+
+    @property
+    def objects_fd(self) -> int:
+        """Return the descriptor of the store's `objects/`."""
+        return self._store.objects.fd
+
+    @property
+    def path(self) -> Path:
+        """Return the store's directory."""
+        return self._store.path
 
     @property
     def gate(self) -> Gate:
@@ -224,7 +235,7 @@ class Transaction:
             pending, self._pending = self._pending, publish.Pending()
             try:
                 publish.publish(
-                    self._store.fd, self._store.objects.fd, self._staging, pending, self._durability
+                    self._store.fd, self._store.objects.fd, self._staging, pending, self.durability
                 )
             except BaseException:
                 self._pending = pending
@@ -266,18 +277,18 @@ class Transaction:
             self._staging.make_shard(digest.hex()[:2])
             name = layout.object_name(digest)
             try:
-                write_file(self._staging.fd, name, data, sync=self.sync_files)
+                write_file(self._staging.fd, name, data, sync=self._sync)
             except FileExistsError:
                 # Another thread is writing the same object, or failed to: only complete files are published.
                 other = self._staging.new_name()
-                write_file(self._staging.fd, other, data, sync=self.sync_files)
+                write_file(self._staging.fd, other, data, sync=self._sync)
                 os.rename(other, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
             self.adopt((digest,))
 
     def _add_stream(self, fd: int, head: bytes) -> tuple[bytes, int]:
         temporary = self._staging.new_name()
         try:
-            with new_file(self._staging.fd, temporary, sync=self.sync_files) as target:
+            with new_file(self._staging.fd, temporary, sync=self._sync) as target:
                 digest, size = sources.copy(fd, head, target, self.algorithm)
             if not self.known(digest, size):
                 self._staging.make_shard(digest.hex()[:2])
@@ -299,6 +310,6 @@ class Transaction:
     def _stage_file(self, directory: str, name: str, data: bytes) -> None:
         staged = self._staging.new_name()
         with self._errors("write to"), self._gate.adding():
-            write_file(self._staging.fd, staged, data, sync=self.sync_files)
+            write_file(self._staging.fd, staged, data, sync=self._sync)
             with self._lock:
                 self._pending.documents[(directory, name)] = staged
