@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -76,21 +75,6 @@ class Transaction:
     def objects_fd(self) -> int:
         """Return the descriptor of `objects/`, to look for what need not be written again."""
         return self._store.objects.fd
-
-    @property
-    def durability(self) -> Durability:
-        """Return what a commit promises; with `EACH`, whoever writes to `staging_fd` syncs each file."""
-        return self.durability
-
-    @property
-    def objects_fd(self) -> int:
-        """Return the descriptor of the store's `objects/`."""
-        return self._store.objects.fd
-
-    @property
-    def path(self) -> Path:
-        """Return the store's directory."""
-        return self._store.path
 
     @property
     def gate(self) -> Gate:
