@@ -14,7 +14,7 @@ from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.node_job import run_node
 from cfsbuild.build.outputs import write_outputs
 from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, JobReport
-from cfsbuild.build.session import BuildFailures, Done, Session
+from cfsbuild.build.session import BuildFailedError, Done, Session
 from cfsbuild.build.sink import CancellableSink
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
@@ -70,9 +70,9 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
 ) -> Executed:
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
-    `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing that
-    is in the store is used. Raises what a job raised (`BuildFailures` for several, with `keep_going`); what was
-    finished before is in the store then. KeyboardInterrupt discards what is not.
+    `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing
+    that is in the store is used. Raises what a job raised (`BuildFailedError` for several, with `keep_going`);
+    what was finished before is in the store then. KeyboardInterrupt discards what is not.
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
     began = time.monotonic()
@@ -151,7 +151,7 @@ class _Run:
         if len(self._errors) == 1:
             raise self._errors[0]
         if self._errors:
-            raise BuildFailures(tuple(self._errors))
+            raise BuildFailedError(tuple(self._errors))
 
     def write_files(self, open_image: Callable[[bytes], int]) -> None:
         """Put the files of the targets that ran into the output directory."""

@@ -1,7 +1,7 @@
 """What a build would do, without doing it: for `build -n`, `why` and `graph`.
 
-Local sources are read and hashed as in a build, with the same caches; nothing is written. A job that reads what another
-job would make anew cannot be foretold: its state is `pending`.
+Local sources are read and hashed as in a build, with the same caches; nothing is written. A job that reads
+what another job would make anew cannot be foretold: its state is `pending`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class NoStore:
     def result(self, key: str, /) -> NodeResult | None:
         """Find nothing."""
         del key
-        return None  # noqa: RET501 (a protocol's method, which may find something)
+        return None
 
     def layer(self, name: str, /) -> Layer | None:
         """Find nothing."""
         del name
-        return None  # noqa: RET501 (a protocol's method, which may find something)
+        return None
 
     def missing(self, digests: Iterable[bytes], /) -> Collection[bytes]:
         """Return all of `digests`."""
@@ -108,7 +108,7 @@ def forecast(  # noqa: PLR0913 (what a build is given, without what it writes)
     output: Path,
     force: Collection[str] | None = (),
 ) -> list[Forecast]:
-    """Return what would become of each job of `plan`, in the plan's order. `store` is None when there is none."""
+    """Return what would become of each job, in the plan's order. `store` is None when there is none."""
     directory = store.state_path if store is not None else store_path
     state = BuildState()
     if store is not None:

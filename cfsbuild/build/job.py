@@ -27,11 +27,11 @@ TARGET_PREFIX = "targets."
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a build.
 
-    `name` is the node's name, `targets.NAME` for a target, `NODE/` for the tree of the recipe that the image node
-    NODE nests and `NODE/NAME` for that recipe's nodes. `recipe` indexes `Plan.recipes`. `needs` are the jobs that
-    it directly depends on, `layers` all node jobs whose layers it sees, in merge order; `waits` says whether it
-    reads what they produce, so that it can only start when they are done. `nested` names the tree job of an image
-    node's recipe.
+    `name` is the node's name, `targets.NAME` for a target, `NODE/` for the tree of the recipe that the
+    image node NODE nests and `NODE/NAME` for that recipe's nodes. `recipe` indexes `Plan.recipes`. `needs`
+    are the jobs that it directly depends on, `layers` all node jobs whose layers it sees, in merge order;
+    `waits` says whether it reads what they produce, so that it can only start when they are done. `nested`
+    names the tree job of an image node's recipe.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def graph(self) -> nx.DiGraph[str]:
-        """Return the plan as a networkx graph: an edge from each job to those that need it, the job as `job`."""
+        """Return a networkx graph with an edge from each job to those that need it; the job is in `job`."""
         import networkx as nx  # noqa: PLC0415 (a remembered plan is run without it)
 
         graph: nx.DiGraph[str] = nx.DiGraph()

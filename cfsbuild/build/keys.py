@@ -1,8 +1,8 @@
 """Keys: what a job's output follows from, as named components and as one digest.
 
-A key is the BLAKE3 digest of the canonical JSON of its components, so two jobs share a result exactly if all their
-components are equal. Names, positions and checkout paths are no components: renaming a node or moving a project changes
-no key.
+A key is the BLAKE3 digest of the canonical JSON of its components, so two jobs share a result exactly if
+all their components are equal. Names, positions and checkout paths are no components: renaming a node or
+moving a project changes no key.
 """
 
 from __future__ import annotations

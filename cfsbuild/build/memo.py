@@ -1,12 +1,12 @@
-"""The no-change path: is everything that a build came from, and everything that it made, still what it was?
+"""The no-change path: everything that a build came from, and everything that it made, is still what it was.
 
-A memo holds the digests of all recipe files, the environment that counts, a signature of each local source, the plan,
-and what came out. When all of it still holds, the build is over before anything heavy is imported. When only
-sources changed, the plan is taken from the memo.
+A memo holds the digests of all recipe files, the environment that counts, a signature of each local source,
+the plan, and what came out. When all of it still holds, the build is over before anything heavy is
+imported. When only sources changed, the plan is taken from the memo.
 
-File: the 8 bytes `CFSMEMO1`, the header's length (4 bytes, little endian), the header (msgpack), then the data
-of all signatures, one after the other. It lies in the user's state directory in the store, is written atomically, and is read
-only by the user who wrote it.
+File: the 8 bytes `CFSMEMO1`, the header's length (4 bytes, little endian), the header (msgpack), then the
+data of all signatures, one after the other. It lies in the user's state directory in the store, is written
+atomically, and is read only by the user who wrote it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe says: `texts` maps its files to the digests of their bytes, `references` the stored images
-    that it takes in to what they stood for. Without `texts` nothing can be remembered.
-    """  # noqa: D205 (one sentence)
+    """What a recipe is made of.
+
+    `texts` maps its files to the digests of their bytes, `references` the stored images that it takes in to what
+    they stood for. Without `texts` nothing can be remembered.
+    """
 
     texts: dict[str, str] | None
     references: dict[str, str] = {}
@@ -181,7 +183,7 @@ def remember(
 
 
 def text_digests(files: Sequence[Path], since_ns: int) -> dict[str, str] | None:
-    """Return the digests of recipe files that were read after `since_ns`; None if one may have changed meanwhile."""
+    """Return the digests of files that were read after `since_ns`; None if one may have changed since."""
     digests = {}
     for file in files:
         try:
@@ -249,8 +251,8 @@ def _outputs_hold(request: Request, built: Sequence[Built]) -> bool:
 def _image_holds(store: str, digest: str, reference: str) -> bool:
     """Say whether an image is in the store, listed, and what its reference names."""
     try:
-        os.stat(f"{store}/images/{digest}")
-        return not reference or os.readlink(f"{store}/images/refs/{reference}").endswith("/" + digest)
+        os.stat(f"{store}/images/{digest}")  # noqa: PTH116 (start-up)
+        return not reference or references(store, [reference]) == {reference: digest}
     except OSError:
         # Removed, by us or by another program: it is built again.
         return False

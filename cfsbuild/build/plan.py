@@ -1,7 +1,7 @@
 """From a recipe to a plan. Pure: looks at local sources only as far as each kind's `check` does.
 
-Merge order: topological by `needs`; among nodes that are free at the same time, the order in which the recipe declares
-them (included files first). It does not depend on names, so renaming a node moves nothing.
+Merge order: topological by `needs`; among nodes that are free at the same time, the order in which the
+recipe declares them (included files first). It does not depend on names, so renaming a node moves nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
 
 from cfsbuild.build.job import NODE, TARGET, TARGET_PREFIX, TREE, TREE_KIND, Job, Plan
 from cfsbuild.errors import Problem, RecipeError
@@ -34,7 +33,7 @@ def plan(
     *,
     load: LoadNested | None = None,
 ) -> Plan:
-    """Return the plan for `recipe`; raises `RecipeError` with every problem of it and of the recipes it nests.
+    """Return the plan for `recipe`; raises `RecipeError` with all problems, those of nested recipes too.
 
     `load` reads nested recipes; without it a recipe that nests another is refused.
     """
@@ -160,7 +159,7 @@ class _Planner:
         )
 
     def _nested(self, spec: NodeSpec, name: str, trail: tuple[Path, ...], jobs: list[Job]) -> str:
-        """Plan the recipe that `spec` nests, once for all nodes that nest it; return its tree job's name or ''."""
+        """Plan the recipe that `spec` nests, once for all that nest it; return its tree job's name, or ""."""
         path = nested_recipe(spec)
         if path is None:
             return ""

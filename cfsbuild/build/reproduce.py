@@ -32,8 +32,8 @@ def check_reproducible(
 ) -> tuple[BuildResult, ...]:
     """Build everything twice in stores of their own, then as usual; return the usual result.
 
-    Raises `NotReproducibleError` that names the jobs and paths that differ between any two of the three. The second
-    build runs as many jobs at once as `options` say, the first one by one.
+    Raises `NotReproducibleError` that names the jobs and paths that differ between any two of the three.
+    The second build runs as many jobs at once as `options` say, the first one by one.
     """
     fresh = [_check_one(plan, options, listener) for plan in load_plans(request, environ=environ)]
     usual = build(request, options, environ=environ, listener=listener)
@@ -95,7 +95,7 @@ def _differing(first: BuildResult, second: BuildResult) -> str:
 
 
 def _explain(plan: Plan, first: BuildResult, second: BuildResult, one: Store, two: Store) -> str:
-    """Return the jobs that gave different outputs, those whose inputs were equal with the paths that differ."""
+    """Return the jobs that gave different outputs, with the paths that differ where inputs were equal."""
     lines = []
     before, after = _outputs(first), _outputs(second)
     for job in plan.jobs.values():

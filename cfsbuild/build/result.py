@@ -26,7 +26,7 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target gave. `digest` is lower-case hex; `files` are paths in the output directory, image first."""
+    """What a target gave. `digest` is lower-case hex; `files` are paths of output files, image first."""
 
     target: str
     digest: str

@@ -10,9 +10,9 @@ from typing import Protocol
 import msgspec
 
 from cfsbuild.build.job import Plan
-from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.sources import Sources
+from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.trees import Trees
 from cfsbuild.errors import BuildError, CfsError, Problem
 from cfsbuild.events import Event, Listener
@@ -159,7 +159,7 @@ class Session:
         return (result, layer) if result is not None and layer is not None else None
 
 
-class BuildFailures(BuildError):
+class BuildFailedError(BuildError):
     """Several jobs failed (`--keep-going`)."""
 
     def __init__(self, errors: tuple[CfsError, ...]) -> None:

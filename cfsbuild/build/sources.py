@@ -32,8 +32,8 @@ _STATUS = struct.Struct("<QQqqqIIIQQ")
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a source looked like: `data` is the packed status of a file, or of all that a tree holds.
 
-    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch). `listing` is
-    the scan that the signature of a tree was made from.
+    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch). `listing`
+    is the scan that the signature of a tree was made from.
     """
 
     tree: bool

@@ -1,7 +1,7 @@
-"""What this user's last build of a recipe did: for `why`, early cutoff and the image step. Never needed to be right.
+"""What this user's last build of a recipe did: for `why`, early cutoff and the image step.
 
-A state file lies in the store and speaks of one image of one recipe. It only saves work and explains: a lost, damaged or
-foreign one costs a merge, never a wrong image, since every result is looked up by its key.
+A state file lies in the store and speaks of one image of one recipe. It only saves work and explains: a
+lost, damaged or foreign one costs a merge, never a wrong image, since every result is looked up by its key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TREES_KEPT = 256
 
 
 class OutRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A file that was put into the output directory, as it was right after that (times in ns, see stat(2))."""
+    """A file in the output directory, as it was right after it was written (times in ns, see stat(2))."""
 
     name: str
     size: int
@@ -32,8 +32,9 @@ class OutRecord(msgspec.Struct, frozen=True, array_like=True):
 class LastRun(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job. `outcome` is `ran`, `cached` or `cut-off`.
 
-    `output` names the layer, tree or image it gave; `reasons` say why it ran when it last ran; `inputs` maps the
-    jobs whose output it saw to that output. A target's `reference` and `files` say where its image went.
+    `output` names the layer, tree or image it gave; `reasons` say why it ran when it last ran; `inputs`
+    maps the jobs whose output it saw to that output. A target's `reference` and `files` say where its image
+    went.
     """
 
     key: str
@@ -57,13 +58,13 @@ class BuildState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def state_path(directory: Path, recipe: Path, image: str, output: Path) -> Path:
-    """Return where, in a user's `directory`, the state of `image`, built from `recipe` into `output`, is kept."""
+    """Return where a user's `directory` keeps the state of `image`, built from `recipe` into `output`."""
     identity = "\0".join((str(recipe.resolve()), image, str(output.resolve())))
     return directory / f"build-{digest_of(os.fsencode(identity))[:32]}.json"
 
 
 def load_state(path: Path) -> BuildState:
-    """Return the state kept at `path`; an empty one when there is none that this program and user may trust."""
+    """Return the state kept at `path`; an empty one when there is none that may be trusted."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from cfsbuild.build import reasons as why
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import KEY_FORMAT, Components, canonical_json, digest_of, key_of, layers_digest
@@ -14,8 +16,6 @@ from cfsbuild.build.session import Done, Session
 from cfsbuild.build.state import LastRun
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
-
-import msgspec
 
 
 def run_tree(session: Session, job: Job) -> Done:

@@ -52,7 +52,7 @@ class Trees:
             return self._merged[key]
 
     def digest(self, jobs: Sequence[str], outputs: Mapping[str, str]) -> str:
-        """Return the digest of the tree that the layers of `jobs` merge to, without merging if it is known."""
+        """Return the digest of the tree that the layers of `jobs` merge to; merges only if it is unknown."""
         key = layers_digest(self.uses(jobs, outputs))
         if key not in self.known:
             from cfsbuild.tree.layer import tree_digest  # noqa: PLC0415 (rarely needed)

@@ -1,7 +1,7 @@
 """`cfsbuild build`: recipe to image.
 
-Standard output has one line for each image: its digest, two spaces, the path of the image file. With `--json` it
-is one JSON document.
+Standard output has one line for each image: its digest, two spaces, the path of the image file. With
+`--json` it is one JSON document.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def command(  # noqa: PLR0913 (the verb's options)
 ) -> int:
     """Build the images of RECIPE (default: recipe.toml).
 
-    Writes DIGEST and PATH of each image to standard output. The image goes to the store, and with its dump and its
-    manifest to the output directory.
+    Writes DIGEST and PATH of each image to standard output. The image goes to the store, and with its dump
+    and its manifest to the output directory.
     """
     request = request_of(settings, recipe, output, profiles, overrides)
     if settings.dry_run:

@@ -1,4 +1,4 @@
-"""Who listens to a build: lines for people, a progress bar, JSON lines for programs, or nobody. All on standard error."""
+"""Who listens to a build, on standard error: lines for people, a progress bar, JSON lines, or nobody."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ TICK_SECONDS = 0.1
 
 
 class ProgressBar:
-    """Draws with tqdm, which is imported when the bar first appears: `BAR_AFTER_SECONDS` after the build began.
+    """Draws with tqdm, imported when the bar first appears: `BAR_AFTER_SECONDS` after the build began.
 
     A thread of its own draws, so that the bar appears and moves on while a job says nothing.
     """

@@ -30,8 +30,8 @@ def command(
 ) -> NoReturn:
     """Build the images of RECIPE, and again whenever the recipe or a local source changes.
 
-    Writes the same lines as `build` after each build. A build that fails is reported, and tried again after the
-    next change. Ctrl-C ends it (exit 130).
+    Writes the same lines as `build` after each build. A build that fails is reported, and tried again after
+    the next change. Ctrl-C ends it (exit 130).
     """
     request = request_of(settings, recipe, output, profiles, overrides)
     options = Options(jobs=settings.job_count, keep_going=settings.keep_going)

@@ -1,4 +1,4 @@
-"""The composefs image: in the store under a reference, and beside the recipe as a file with its dump and manifest."""
+"""The composefs image: in the store under a reference, and as a file with its dump and manifest."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class OutFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target made. `digest` is lower-case hex; `reference` its name in the store ("" when it has none)."""
+    """What a target made. `digest` is lower-case hex; `reference` its name in the store, or ""."""
 
     digest: str
     reference: str = ""

@@ -17,10 +17,11 @@ IMPLICIT = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The paths of an image by the node that contributed them.
+    r"""The paths of an image by the node that contributed them.
 
-    `nodes` maps a node's name ("" for implicit directories) to its paths in depth-first order. Paths are text:
-    bytes that are not UTF-8 and backslashes stand as `\\xHH`. `digest` is the image's, lower-case hex.
+    `nodes` maps a node's name ("" for implicit directories) to its paths in depth-first order. Paths are
+    text: bytes that are not UTF-8 and backslashes stand as `\xHH`. `digest` is the image's, lower-case
+    hex.
     """
 
     version: int = MANIFEST_VERSION
@@ -30,7 +31,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def escape(path: bytes) -> str:
-    """Return `path` as text: UTF-8, with `\\xHH` for each undecodable byte and for the backslash."""
+    r"""Return `path` as text: UTF-8, with `\xHH` for each undecodable byte and for the backslash."""
     try:
         text = path.decode()
     except UnicodeDecodeError:

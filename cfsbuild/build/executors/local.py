@@ -29,7 +29,7 @@ class Executor(Protocol):
         """Wait for any piece of work to end. Call it only while some is under way."""
 
     def close(self, *, patience: float) -> bool:
-        """Take no more work, drop what is queued and wait up to `patience` seconds; say whether all has ended."""
+        """Drop what is queued and wait up to `patience` seconds for the rest; say whether all has ended."""
 
 
 class LocalExecutor:
