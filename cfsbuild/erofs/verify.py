@@ -1,8 +1,8 @@
-"""Whether an image is what it should be: by its digest, and by being exactly what the writer makes of its tree.
+"""Whether an image is what it should be: by its digest, and by being what the writer makes of its tree.
 
 The writer is a function: one tree and one format give one image. So an image is verified by reading it as
 hostile input, writing what was read, and comparing: every bit, those in padding and reserved fields included,
-either fails or is visible in the tree, and nothing can hide. Only the digest tells one sound tree from another.
+either fails or is visible in the tree; nothing can hide. Only the digest tells a sound tree from another one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def verify_image(data: bytes | bytearray | memoryview, *, expected: bytes | None
     `reason` is `digest-mismatch` if the digest is another one; `magic`, `version`, `truncated`, `size`,
     `bounds`, `overlap`, `loop`, `order`, `name`, `type`, `xattr`, `overlay`, `digest`, `count` or `limit` for
     an image that cannot be read (docs/formats/image.md says what each means); `foreign` for a sound image of
-    format 2, which this program does not write; `not-canonical` for one that describes a tree but differs from
-    what the writer makes of it.
+    format 2, which this program does not write; `not-canonical` for one that describes a tree but differs
+    from what the writer makes of it.
     """
     data = bytes(data)
     if expected is not None:
