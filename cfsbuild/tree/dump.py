@@ -11,7 +11,8 @@ import stat
 from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 from functools import partial
-from io import BufferedReader, BytesIO
+from io import BytesIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -220,7 +221,7 @@ def parse_dump_bytes(
     return parse_dump(BytesIO(data), digest_size=digest_size, strict=strict, name=name)
 
 
-def read_lines(file: BufferedReader) -> Iterator[bytes]:
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Return the lines of `file`, cut where one is too long for a dump: whoever parses them refuses it."""
     return iter(partial(file.readline, limits.DUMP_LINE_BYTES + 2), b"")
 
@@ -232,7 +233,8 @@ _ESCAPED = [
 _PLAIN = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("\\"))
 
 
-def _escape(value: bytes) -> bytes:
+def escape(value: bytes) -> bytes:
+    """Return `value` as a field of a dump: printable ASCII, without spaces."""
     # What is left after the plain bytes are deleted is what needs escaping: usually nothing.
     if not value.translate(None, _PLAIN):
         return value
@@ -242,18 +244,18 @@ def _escape(value: bytes) -> bytes:
 def _optional(value: bytes | None) -> bytes:
     if value is None:
         return b"-"
-    return rb"\x2d" if value == b"-" else _escape(value)
+    return rb"\x2d" if value == b"-" else escape(value)
 
 
 def _xattr(name: bytes, value: bytes) -> bytes:
-    return _escape(name).replace(b"=", rb"\x3d") + b"=" + _escape(value).replace(b"=", rb"\x3d")
+    return escape(name).replace(b"=", rb"\x3d") + b"=" + escape(value).replace(b"=", rb"\x3d")
 
 
 def format_entry(entry: DumpEntry) -> bytes:
     """Return the line of `entry`, without newline, written as `composefs-info dump` writes it."""
     link = entry.hardlink
     line = b"%b %d %b%o %d %d %d %d %d.%d %b %b %b" % (
-        _escape(entry.path),
+        escape(entry.path),
         entry.size,
         b"" if link is None else b"@",
         entry.mode,

@@ -1,0 +1,210 @@
+"""A directory on disk as dump entries, by the rules of `mkcomposefs DIRECTORY IMAGE`.
+
+Every name is its own inode (the C tool does not see hard links), files of up to 64 bytes are inline, times
+keep their nanoseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from cfsbuild import limits
+from cfsbuild.errors import BuildError
+from cfsbuild.fsverity import kernel
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.digest import Hasher
+from cfsbuild.store.ingest import ingest_tree
+from cfsbuild.store.sink import HashOnly
+from cfsbuild.store.syscalls import sync_file_system, write_all
+from cfsbuild.tree import paths
+from cfsbuild.tree.dump import DumpEntry
+from cfsbuild.tree.flavour import NANOSECONDS, payload_of
+from cfsbuild.tree.inode import Xattrs
+from cfsbuild.tree.scan import Scan, explain, read_target, read_xattrs, scan
+
+XattrChoice = Literal["all", "user", "none"]
+
+BATCH_FILES = 4096
+"""How many objects share one syncfs."""
+
+CHUNK_BYTES = 1 << 20
+
+
+class StoreFailedError(Exception):
+    """The digest store cannot be written; the text says why."""
+
+
+def read(  # noqa: PLR0913 (the tool's options)
+    root: Path,
+    *,
+    use_epoch: bool,
+    skip_devices: bool,
+    xattrs: XattrChoice,
+    digest_store: Path | None,
+    threads: int,
+) -> list[DumpEntry]:
+    """Return the entries of `root` in depth-first order; fill `digest_store` with its files' contents.
+
+    Raises `BuildError` for what cannot be read or changes meanwhile, `StoreFailedError` for the store.
+    """
+    listing = scan(root, threads=threads)
+    values = ingest_tree(listing, HashOnly(Algorithm.SHA256), threads=threads)
+    if digest_store is not None:
+        wanted = {
+            value: number
+            for number, value in enumerate(values)
+            if value is not None and listing.size[number] > limits.INLINE_BYTES
+        }
+        try:
+            fill_store(digest_store, listing, wanted)
+        except OSError as error:
+            raise StoreFailedError(error.strerror) from error
+    entries = []
+    for number, mode in enumerate(listing.mode):
+        if skip_devices and stat.S_IFMT(mode) in {stat.S_IFCHR, stat.S_IFBLK}:
+            continue
+        pairs = () if xattrs == "none" else _chosen(read_xattrs(listing, number), xattrs)
+        mtime = (0, 0) if use_epoch else divmod(listing.mtime_ns[number], NANOSECONDS)
+        entries.append(_entry(listing, number, value=values[number], mtime=mtime, xattrs=pairs))
+    return entries
+
+
+def _chosen(pairs: Xattrs, choice: XattrChoice) -> Xattrs:
+    return pairs if choice == "all" else tuple(pair for pair in pairs if pair[0].startswith(b"user."))
+
+
+def _entry(
+    listing: Scan, number: int, *, value: bytes | None, mtime: tuple[int, int], xattrs: Xattrs
+) -> DumpEntry:
+    mode = listing.mode[number]
+    kind = stat.S_IFMT(mode)
+    size = listing.size[number] if kind == stat.S_IFREG else 0
+    payload, content, digest = None, None, None
+    if kind == stat.S_IFLNK:
+        payload = read_target(listing, number)
+        size = len(payload)
+    elif value is not None and size <= limits.INLINE_BYTES:
+        content = value
+    elif value is not None:
+        payload, digest = payload_of(value), value
+    return DumpEntry(
+        listing.paths[number],
+        size,
+        mode,
+        1,
+        listing.uid[number],
+        listing.gid[number],
+        listing.rdev[number] & 0xFFFFFFFF if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
+        *mtime,
+        payload,
+        content,
+        digest,
+        xattrs,
+    )
+
+
+# --- the digest store: a plain directory of xx/rest ---------------------------------------------------------
+
+
+def fill_store(store: Path, listing: Scan, wanted: dict[bytes, int]) -> None:
+    """Copy the contents that `store` lacks into it; `wanted` maps digests to entries of `listing`.
+
+    An object has its name only once its bytes are on stable storage: written under temporary names, one
+    syncfs for many, then renamed. Raises `OSError` for the store, `BuildError` if a file is not what it was.
+    """
+    store.mkdir(mode=0o755, exist_ok=True)
+    store_fd = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(listing.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        missing = [(digest, number) for digest, number in wanted.items() if not _exists(store_fd, digest)]
+        for start in range(0, len(missing), BATCH_FILES):
+            _add_batch(store_fd, root_fd, listing, missing[start : start + BATCH_FILES])
+    finally:
+        os.close(root_fd)
+        os.close(store_fd)
+
+
+def _exists(store_fd: int, digest: bytes) -> bool:
+    try:
+        os.stat(payload_of(digest), dir_fd=store_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _temporary(digest: bytes) -> bytes:
+    """Return a name next to the object's own, which no other process uses."""
+    text = digest.hex().encode("ascii")
+    return b"%b/.tmp%d.%b" % (text[:2], os.getpid(), text[2:])
+
+
+def _add_batch(store_fd: int, root_fd: int, listing: Scan, batch: list[tuple[bytes, int]]) -> None:
+    """Add objects that the store lacks: all of them, or those of an earlier batch."""
+    written: list[bytes] = []
+    try:
+        for digest, number in batch:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(digest[:1].hex(), 0o755, dir_fd=store_fd)
+            written.append(digest)
+            _copy(store_fd, root_fd, listing, digest, number)
+        sync_file_system(store_fd)
+        while written:
+            digest = written[-1]
+            os.rename(_temporary(digest), payload_of(digest), src_dir_fd=store_fd, dst_dir_fd=store_fd)
+            written.pop()
+        _sync_shards(store_fd, {digest[:1].hex() for digest, _ in batch})
+    finally:
+        for digest in written:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_temporary(digest), dir_fd=store_fd)
+
+
+def _copy(store_fd: int, root_fd: int, listing: Scan, digest: bytes, number: int) -> None:
+    """Copy one file to its temporary name, and make sure that what was written has the digest."""
+    path = listing.paths[number]
+    try:
+        source = os.open(path[1:], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd)
+    except OSError as error:
+        error.filename = path[1:]
+        raise explain(listing.root, error) from error
+    try:
+        target = os.open(
+            _temporary(digest), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=store_fd
+        )
+        try:
+            hasher = Hasher(Algorithm.SHA256)
+            while data := os.read(source, CHUNK_BYTES):
+                hasher.update(data)
+                write_all(target, data)
+            os.fchmod(target, 0o644)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+    _enable_verity(store_fd, digest)
+    if hasher.digest() != digest:
+        raise BuildError(f"{paths.show(path)} changed while it was read", reason="source")
+
+
+def _enable_verity(store_fd: int, digest: bytes) -> None:
+    """Turn on fs-verity where the file system has it; as in the C tool, where it has not is no error."""
+    fd = os.open(_temporary(digest), os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
+    try:
+        with contextlib.suppress(kernel.VerityUnsupported):
+            kernel.enable(fd, Algorithm.SHA256)
+    finally:
+        os.close(fd)
+
+
+def _sync_shards(store_fd: int, shards: Iterable[str]) -> None:
+    for shard in sorted(shards):
+        fd = os.open(shard, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store_fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,46 @@
+"""Writing an output file so that nobody ever sees half of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+def replace_file(name: str, data: bytes) -> None:
+    """Make `data` the content of the file `name`: all of it, or nothing changes. Raises `OSError`.
+
+    A new file gets the mode that the umask leaves of 0644, an existing one keeps its own. What is no regular
+    file (a device, a pipe) is written to as it is.
+    """
+    path = Path(name).resolve()  # a symbolic link stays one: what it points to is replaced
+    mode = None
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISREG(status.st_mode):
+            with path.open("wb", buffering=0) as file:
+                _write_all(file.fileno(), data)
+            return
+        mode = stat.S_IMODE(status.st_mode)
+    temporary = path.with_name(f".{path.name[:200]}.tmp{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            _write_all(fd, data)
+            if mode is not None:
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
