@@ -1,13 +1,17 @@
 import pytest
 import reader_images as images
+
 from cfsbuild.erofs.reader import read_image
+from cfsbuild.erofs.writer import write_image
 from cfsbuild.errors import InputError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry, format_entry, parse_dump_bytes
 
 
 def dump_of(data, **options):
-    return b"".join(format_entry(entry).rstrip(b"\n") + b"\n" for entry in read_image(data, **options).entries())
+    return b"".join(
+        format_entry(entry).rstrip(b"\n") + b"\n" for entry in read_image(data, **options).entries()
+    )
 
 
 def round_trip(dump, *, format=1):  # noqa: A002
@@ -33,8 +37,6 @@ def test_an_image_tells_format_algorithm_and_acls():
 
 
 def test_sha512_digests_are_recognised_by_their_length():
-    from cfsbuild.erofs.writer import write_image
-
     entries = [
         DumpEntry(b"/", 0, 0o40755, 2, 0, 0, 0, 1, 0),
         DumpEntry(b"/f", 100, 0o100644, 1, 0, 0, 0, 1, 0, b"ab/c", None, bytes(range(64))),
@@ -115,9 +117,16 @@ def test_names_that_the_root_has_itself_stay_apart_from_generated_ones():
 
 def test_only_the_wanted_children_of_the_root_are_read():
     data = images.example()
-    assert [e.path for e in read_image(data, top_level=[b"d", b"l"]).entries()] == [b"/", b"/d", b"/d/hl", b"/l"]
+    assert [e.path for e in read_image(data, top_level=[b"d", b"l"]).entries()] == [
+        b"/",
+        b"/d",
+        b"/d/hl",
+        b"/l",
+    ]
     # The first name that is left is the file itself.
-    assert next(e for e in read_image(data, top_level=[b"d"]).entries() if e.path == b"/d/hl").hardlink is None
+    assert (
+        next(e for e in read_image(data, top_level=[b"d"]).entries() if e.path == b"/d/hl").hardlink is None
+    )
     assert [e.path for e in read_image(data, top_level=[b"none"]).entries()] == [b"/"]
 
 

@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 import reader_images as images
+
 from cfsbuild import limits
 from cfsbuild.erofs import extents, reader_xattrs
 from cfsbuild.erofs.reader import read_image
@@ -106,7 +107,10 @@ HOSTILE = {
     "attributes end outside of the image": ("bounds", [(images.DIRECTORY + 2, images.u16(65535))]),
     "more shared attributes than there is room for": ("xattr", [(BIG_XATTRS + 4, b"\xff")]),
     "a shared attribute lies outside of the image": ("bounds", [(BIG_XATTRS + 12, images.u32(0xFFFFFFFF))]),
-    "a shared attribute lies before the inodes": ("bounds", [(1068, images.u32(0)), (images.ROOT + 32 + 12, images.u32(3))]),
+    "a shared attribute lies before the inodes": (
+        "bounds",
+        [(1068, images.u32(0)), (images.ROOT + 32 + 12, images.u32(3))],
+    ),
     "a shared attribute is longer than the image": ("bounds", [(images.SHARED + 2, images.u16(65535))]),
     "an attribute is longer than its inode has room for": ("xattr", [(METACOPY + 2, images.u16(400))]),
     "an attribute's prefix is unknown": ("xattr", [(METACOPY + 1, b"\x07")]),
@@ -219,7 +223,8 @@ def test_an_inode_inside_of_a_files_content_is_refused():
     fake = struct.pack("<HHHHI", 0, 0, 0o100644, 1, 0) + bytes(20)
     text = b"".join(b"\\x%02x" % byte for byte in fake)
     data = images.image(
-        b"/ 4096 40755 2 0 0 0 1.0 - - -\n/a 0 100644 1 0 0 0 1.0 - - -\n/b 32 100644 1 0 0 0 1.0 - %s -\n" % text
+        b"/ 4096 40755 2 0 0 0 1.0 - - -\n/a 0 100644 1 0 0 0 1.0 - - -\n/b 32 100644 1 0 0 0 1.0 - %s -\n"
+        % text
     )
     nid = (data.index(fake, images.ROOT + 32) + 31) // 32
     assert data[32 * nid : 32 * nid + 32] == fake
