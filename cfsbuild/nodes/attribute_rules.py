@@ -58,7 +58,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     remove_xattrs: Annotated[
         list[str],
         msgspec.Meta(
-            description="Names of extended attributes to remove, where they are; `*` ends a name.",
+            description="Names of extended attributes to remove, where they are; a final `*` stands for any ending.",
             examples=[["security.selinux", "user.*"]],
         ),
     ] = []
@@ -199,5 +199,8 @@ def rule_errors(rule: Rule) -> list[tuple[str, CfsError]]:
             entries = value
             attempt(key, lambda entries=entries: acl.names_in(entries))  # type: ignore[misc]
     for name in rule.remove_xattrs:
-        attempt("remove_xattrs", lambda name=name: metadata.xattr_name(name.removesuffix("*") + "x"))  # type: ignore[misc]
+        if name != "*":
+            # A beginning that ends in a star may be as short as its namespace.
+            whole = name[:-1] + "x" if name.endswith("*") else name
+            attempt("remove_xattrs", lambda whole=whole: metadata.xattr_name(whole))  # type: ignore[misc]
     return found

@@ -135,7 +135,7 @@ def _split(text: str, pattern: bytes) -> list[bytes]:
     parts = pattern.split(b"/")
     for part in parts[1:] if not parts[0] else parts:
         if not part or part in {b".", b".."}:
-            raise InputError(f"glob {text!r} contains {'an empty name' if not part else os.fsdecode(part)!r}")
+            raise InputError(f"glob {text!r} contains {repr(os.fsdecode(part)) if part else 'an empty name'}")
     return parts
 
 

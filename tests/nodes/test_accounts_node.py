@@ -128,7 +128,7 @@ def test_the_c_library_resolves_names_members_and_primary_groups(tmp_path):
     ]
 
 
-PASSWD_FILE = (
+USERS_FILE = (
     "# local\nroot:x:0:0:root:/root:/bin/bash\nwww:x:33:33:www:/var/www:/bin/false\nbroken line\n+nis\n"
 )
 GROUP = "root:x:0:\nshadow:x:42:\nwww:x:33:\nadm:x:4:syslog,www\n"
@@ -137,11 +137,11 @@ GROUP = "root:x:0:\nshadow:x:42:\nwww:x:33:\nadm:x:4:syslog,www\n"
 def test_lines_that_are_there_keep_their_order_and_bytes_and_new_ones_come_before_nis():
     objects = Objects()
     tree = tree_of(
-        base(objects, passwd=PASSWD_FILE, group=GROUP, shadow=("root:$6$x:1::::::\n", 0o640, 0, 42))
+        base(objects, passwd=USERS_FILE, group=GROUP, shadow=("root:$6$x:1::::::\n", 0o640, 0, 42))
     )
     layer = run("accounts", objects, tree, **APP)
     result = texts(objects, layer)
-    assert result["passwd"] == PASSWD_FILE.replace(
+    assert result["passwd"] == USERS_FILE.replace(
         "+nis\n", "app:x:990:990:The application:/var/lib/app:/usr/sbin/nologin\n+nis\n"
     )
     assert result["group"] == GROUP + "app:x:990:\n"
@@ -166,7 +166,7 @@ def test_a_file_without_a_final_newline_and_with_other_bytes_is_kept_whole():
 
 def test_what_is_there_already_is_accepted_and_what_is_declared_about_it_is_changed():
     objects = Objects()
-    tree = tree_of(base(objects, passwd=PASSWD_FILE, group=GROUP))
+    tree = tree_of(base(objects, passwd=USERS_FILE, group=GROUP))
     layer = run(
         "accounts",
         objects,
@@ -174,7 +174,7 @@ def test_what_is_there_already_is_accepted_and_what_is_declared_about_it_is_chan
         users=[{"name": "www", "uid": 33, "shell": "/bin/sh", "groups": ["adm", "shadow"]}],
     )
     result = texts(objects, layer)
-    assert result["passwd"] == PASSWD_FILE.replace("/bin/false", "/bin/sh")
+    assert result["passwd"] == USERS_FILE.replace("/bin/false", "/bin/sh")
     assert result["group"] == GROUP.replace("shadow:x:42:", "shadow:x:42:www")
 
 
@@ -202,7 +202,7 @@ def test_what_is_there_already_is_accepted_and_what_is_declared_about_it_is_chan
 )
 def test_a_collision_shows_both_lines(accounts, brief, there):
     objects = Objects()
-    tree = tree_of(base(objects, passwd=PASSWD_FILE, group=GROUP))
+    tree = tree_of(base(objects, passwd=USERS_FILE, group=GROUP))
     with pytest.raises(BuildError) as caught:
         run("accounts", objects, tree, **accounts)
     assert caught.value.brief == brief
