@@ -5,13 +5,13 @@ from __future__ import annotations
 import getopt
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from cfsbuild.erofs.writer import write_dump, write_image
 from cfsbuild.errors import CfsError
-from cfsbuild.tree.dump import DumpEntry, parse_dump, read_lines
+from cfsbuild.tree.dump import read_lines
 
 USAGE = """\
 Usage: mkcomposefs [OPTIONS] SOURCE IMAGE
@@ -151,15 +151,12 @@ def _number(text: str, refusal: str) -> int:
 
 def _run(request: Request, program_name: str) -> None:
     """Make the image and put it where it belongs. Raises `RefusalError` and `CfsError`."""
-    from cfsbuild.erofs.writer import write_image  # noqa: PLC0415 (usage errors need no writer)
-
     to_stream = request.image == "-"
     if to_stream and sys.stdout.isatty():
         raise RefusalError(f"{program_name}: stdout is a tty, refusing to use it")
     if request.formats[0] < 0 or request.formats[1] > _LARGEST_FORMAT:
         raise RefusalError(f"{program_name}: cannot write file: Invalid argument")
-    entries = _dump_entries(request, program_name) if request.from_file else _directory(request, program_name)
-    image = write_image(entries, format=request.formats[0], max_format=request.formats[1])
+    image = _from_dump(request, program_name) if request.from_file else _from_directory(request, program_name)
     if to_stream:
         sys.stdout.buffer.write(image)
     elif request.image is not None:
@@ -177,27 +174,31 @@ def _run(request: Request, program_name: str) -> None:
         sys.stdout.buffer.write(digest_bytes(image, Algorithm.SHA256).hex().encode() + b"\n")
 
 
-def _dump_entries(request: Request, program_name: str) -> Iterator[DumpEntry]:
-    """Yield the entries of a dump file; "-" is standard input."""
+def _from_dump(request: Request, program_name: str) -> bytes:
+    """Return the image of a dump file; "-" is standard input."""
+    smallest, largest = request.formats
     strict = "CFS_PARSE_STRICT" in os.environ
     try:
         if request.source == "-":
-            yield from parse_dump(read_lines(sys.stdin.buffer), strict=strict, name="standard input")
-            return
+            lines = read_lines(sys.stdin.buffer)
+            return write_dump(
+                lines, format=smallest, max_format=largest, strict=strict, name="standard input"
+            )
         with Path(request.source).open("rb") as file:
-            yield from parse_dump(read_lines(file), strict=strict, name=request.source)
+            lines = read_lines(file)
+            return write_dump(lines, format=smallest, max_format=largest, strict=strict, name=request.source)
     except OSError as error:
         raise RefusalError(f"{program_name}: open `{request.source}`: {error.strerror}") from error
 
 
-def _directory(request: Request, program_name: str) -> list[DumpEntry]:
-    """Return the entries of a directory on disk, its contents stored if that was asked for."""
+def _from_directory(request: Request, program_name: str) -> bytes:
+    """Return the image of a directory on disk, its contents stored if that was asked for."""
     from cfsbuild.cli import directory_dump  # noqa: PLC0415 (pulls in the store)
 
     if request.skip_xattrs and request.user_xattrs:
         raise RefusalError(f"{program_name}: error accessing {request.source}: Invalid argument")
     try:
-        return directory_dump.read(
+        entries = directory_dump.read(
             Path(request.source),
             use_epoch=request.use_epoch,
             skip_devices=request.skip_devices,
@@ -207,3 +208,5 @@ def _directory(request: Request, program_name: str) -> list[DumpEntry]:
         )
     except directory_dump.StoreFailedError as error:
         raise RefusalError(f"{program_name}: cannot fill store: {error}") from error
+    smallest, largest = request.formats
+    return write_image(entries, format=smallest, max_format=largest)

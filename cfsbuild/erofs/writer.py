@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import ModuleType
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
-from cfsbuild.tree.dump import DumpEntry
+from cfsbuild.tree.dump import DumpEntry, line_parser, parse_dump
 
 LARGEST_FORMAT = 1
+OUT_OF_RANGE = "an entry has a number that an image cannot hold"
 
 
 def write_image(
@@ -30,27 +32,70 @@ def write_image(
     is false or CFSBUILD_NATIVE=0 is in the environment; the bytes are the same. Raises `InputError` for what
     is no tree or exceeds the format's limits, `UsageError` for an unknown format.
     """
-    largest = format if max_format is None else max(format, max_format)
-    if format < 0 or largest > LARGEST_FORMAT:
-        raise UsageError(f"composefs image formats are 0 to {LARGEST_FORMAT}, not {format} to {largest}")
-    if native and os.environ.get("CFSBUILD_NATIVE") != "0":
-        try:
-            from cfsbuild.erofs import _emit  # noqa: PLC0415 (optional)
-        except ImportError:
-            return _pure(entries, (format, largest), algorithm)
-        try:
-            return _emit.emit(
-                entries, format, largest, algorithm.digest_size, algorithm.kernel_id, limits.TREE_ENTRIES
-            )
-        except _emit.Error as error:
-            path, problem = error.args
-            raise InputError(f"{paths.show(path)} {problem}", reason="tree") from None
-        except OverflowError:
-            raise InputError(OUT_OF_RANGE, reason="tree") from None
-    return _pure(entries, (format, largest), algorithm)
+    formats = _formats(format, max_format)
+    module = _native_module() if native else None
+    if module is None:
+        return _pure(entries, formats, algorithm)
+    return _emit(module, entries, None, formats, algorithm)
 
 
-OUT_OF_RANGE = "an entry has a number that an image cannot hold"
+def write_dump(  # noqa: PLR0913 (all but two have defaults)
+    lines: Iterable[bytes],
+    *,
+    format: int,  # noqa: A002 (as above)
+    max_format: int | None = None,
+    algorithm: Algorithm = Algorithm.SHA256,
+    strict: bool = False,
+    name: str = "dump",
+) -> bytes:
+    """Return the image of a dump in text form: `write_image` of `parse_dump`, but faster.
+
+    The native emitter reads the usual line by itself and asks the parser about any other, so what is accepted
+    does not depend on it. Raises what those two raise.
+    """
+    formats = _formats(format, max_format)
+    module = None if strict else _native_module()
+    if module is None:
+        entries = parse_dump(lines, digest_size=algorithm.digest_size, strict=strict, name=name)
+        return write_image(entries, format=format, max_format=max_format, algorithm=algorithm)
+    return _emit(module, lines, line_parser(digest_size=algorithm.digest_size, name=name), formats, algorithm)
+
+
+def _formats(smallest: int, largest: int | None) -> tuple[int, int]:
+    largest = smallest if largest is None else max(smallest, largest)
+    if smallest < 0 or largest > LARGEST_FORMAT:
+        raise UsageError(f"composefs image formats are 0 to {LARGEST_FORMAT}, not {smallest} to {largest}")
+    return smallest, largest
+
+
+def _native_module() -> ModuleType | None:
+    """Return the extension module if it was built and is wanted."""
+    if os.environ.get("CFSBUILD_NATIVE") == "0":
+        return None
+    try:
+        from cfsbuild.erofs import _emit as module  # noqa: PLC0415 (optional)
+    except ImportError:
+        return None
+    return module
+
+
+def _emit(
+    module: ModuleType,
+    entries: Iterable[DumpEntry] | Iterable[bytes],
+    parse: Callable[[bytes, int], DumpEntry] | None,
+    formats: tuple[int, int],
+    algorithm: Algorithm,
+) -> bytes:
+    try:
+        image: bytes = module.emit(
+            entries, parse, *formats, algorithm.digest_size, algorithm.kernel_id, limits.TREE_ENTRIES
+        )
+    except module.Error as error:
+        path, problem = error.args
+        raise InputError(f"{paths.show(path)} {problem}", reason="tree") from None
+    except OverflowError:
+        raise InputError(OUT_OF_RANGE, reason="tree") from None
+    return image
 
 
 def _pure(entries: Iterable[DumpEntry], formats: tuple[int, int], algorithm: Algorithm) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from binascii import unhexlify
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
 from typing import BinaryIO
@@ -76,8 +76,8 @@ class _Parser:
     def parse(self, line: bytes) -> DumpEntry:
         """Return the entry that `line` (without its newline) describes; raises `FaultError`."""
         fields = line.split(b" ", 11)
-        if len(fields) < 11 or b"\0" in line:
-            raise FaultError("LINE", "has fewer than 11 fields, or a NUL byte")
+        if len(fields) < 11 or b"\0" in line or len(line) > limits.DUMP_LINE_BYTES:
+            raise _line_fault(line, len(fields))
         path, size, mode, nlink, uid, gid, rdev, mtime, payload, content, digest = fields[:11]
         # The usual line is short and without escapes: none of its fields is too long or needs decoding.
         plain = len(line) <= PAYLOAD_BYTES and b"\\" not in line
@@ -153,6 +153,14 @@ class _Parser:
         return entry
 
 
+def _line_fault(line: bytes, fields: int) -> FaultError:
+    if len(line) > limits.DUMP_LINE_BYTES:
+        return FaultError("LINE", f"is over {limits.DUMP_LINE_BYTES} bytes long")
+    if b"\0" in line:
+        return FaultError("LINE", "contains a NUL byte")
+    return FaultError("LINE", f"has {fields} fields, at least 11 are needed")
+
+
 def _check_regular(entry: DumpEntry) -> None:
     if entry.content:
         if len(entry.content) != entry.size:
@@ -201,12 +209,32 @@ def parse_dump(
     except FaultError as fault:
         field, problem = fault.field, fault.problem
     if problem:
-        raise InputError(
-            f"{name}: line {number}: {field}: {problem}",
-            resolution="see composefs-dump(5) for the format",
-            origin=Origin(name, number, field),
-            reason="dump",
-        )
+        raise _refusal(name, number, field, problem)
+
+
+def line_parser(*, digest_size: int = 32, name: str = "dump") -> Callable[[bytes, int], DumpEntry]:
+    """Return a function from a line and its number (from 1) to its entry: `parse_dump`, line by line."""
+    parse = _Parser(digest_size=digest_size, strict=False).parse
+
+    def entry_of(line: bytes, number: int) -> DumpEntry:
+        try:
+            entry = parse(line[:-1] if line.endswith(b"\n") else line)
+            if number == 1:
+                _check_root(entry)
+        except FaultError as fault:
+            raise _refusal(name, number, fault.field, fault.problem) from None
+        return entry
+
+    return entry_of
+
+
+def _refusal(name: str, number: int, field: str, problem: str) -> InputError:
+    return InputError(
+        f"{name}: line {number}: {field}: {problem}",
+        resolution="see composefs-dump(5) for the format",
+        origin=Origin(name, number, field),
+        reason="dump",
+    )
 
 
 def _check_root(entry: DumpEntry) -> None:

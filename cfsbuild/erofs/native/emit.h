@@ -3,6 +3,7 @@
  * emit_tree.c    entries to nodes, hard links, what overlayfs needs
  * emit_xattr.c   interned (name, value) pairs and their sharing
  * emit_image.c   layout and bytes
+ * emit_parse.c   the usual line of a dump
  * emit_module.c  the Python side; the other files know nothing of Python and run without its lock
  *
  * Every function that can fail returns 0 on success and -1 after it has noted the problem in struct emit.
@@ -143,6 +144,13 @@ uint8_t *emit_put_shared(const struct emit *e, uint8_t *out);
 /* tree */
 int emit_add(struct emit *e, const struct entry *entry);
 int emit_finish_tree(struct emit *e);
+
+/* dump text */
+struct line_buffer { /* what an entry points to besides its line */
+    uint8_t digest[64];
+    struct xattr xattrs[64];
+};
+bool emit_parse_line(const struct emit *e, struct bytes line, struct line_buffer *buffer, struct entry *entry);
 
 /* image */
 int emit_layout(struct emit *e);

@@ -137,19 +137,60 @@ static void raise_problem(const struct emit *e, const struct state *state)
     }
 }
 
-static int take_entries(struct emit *e, PyObject *iterator, const struct state *state)
+/* Take in the entry that an object of Python is. */
+static int take_object(struct emit *e, PyObject *object, struct values *values, const struct state *state)
+{
+    struct entry entry;
+    memset(&entry, 0, sizeof entry);
+    if (get_entry(object, state, values, &entry))
+        return -1;
+    if (emit_add(e, &entry)) {
+        raise_problem(e, state);
+        return -1;
+    }
+    return 0;
+}
+
+/* Take in a line of a dump; `parse` makes an entry of it if it is not of the usual kind. */
+static int take_line(struct emit *e, PyObject *line, PyObject *parse, struct values *values,
+                     const struct state *state)
+{
+    struct line_buffer buffer;
+    struct entry entry;
+    struct bytes text;
+    if (!PyBytes_Check(line)) {
+        PyErr_SetString(PyExc_TypeError, "a line must be bytes");
+        return -1;
+    }
+    if (get_bytes(line, &text))
+        return -1;
+    if (text.size > 0 && text.data[text.size - 1] == '\n')
+        text.size--;
+    /* The first line must be the root: the parser has words for what else it may be. */
+    if (e->root != NULL && emit_parse_line(e, text, &buffer, &entry)) {
+        if (emit_add(e, &entry) == 0)
+            return 0;
+        raise_problem(e, state);
+        return -1;
+    }
+    PyObject *number = PyLong_FromUnsignedLong((unsigned long)e->n_names + 1);
+    PyObject *object = number == NULL ? NULL : PyObject_CallFunctionObjArgs(parse, line, number, NULL);
+    Py_XDECREF(number);
+    if (object == NULL)
+        return -1;
+    int result = take_object(e, object, values, state);
+    Py_DECREF(object);
+    return result;
+}
+
+static int take_all(struct emit *e, PyObject *iterator, PyObject *parse, const struct state *state)
 {
     struct values values = {{NULL}, NULL, 0};
-    struct entry entry;
     PyObject *object;
     int result = 0;
     while (result == 0 && (object = PyIter_Next(iterator)) != NULL) {
-        memset(&entry, 0, sizeof entry);
-        result = get_entry(object, state, &values, &entry);
-        if (result == 0 && emit_add(e, &entry)) {
-            raise_problem(e, state);
-            result = -1;
-        }
+        result = parse == NULL ? take_object(e, object, &values, state)
+                               : take_line(e, object, parse, &values, state);
         Py_DECREF(object);
     }
     for (int i = 0; i < N_FIELDS; i++)
@@ -186,10 +227,10 @@ static PyObject *emit(PyObject *module, PyObject *args)
 {
     const struct state *state = PyModule_GetState(module);
     struct emit e;
-    PyObject *entries, *image = NULL;
+    PyObject *entries, *parse, *image = NULL;
     unsigned int format, max_format, digest_size, algorithm_id, max_names;
-    if (!PyArg_ParseTuple(args, "OIIIII:emit", &entries, &format, &max_format, &digest_size, &algorithm_id,
-                          &max_names))
+    if (!PyArg_ParseTuple(args, "OOIIIII:emit", &entries, &parse, &format, &max_format, &digest_size,
+                          &algorithm_id, &max_names))
         return NULL;
     if (digest_size > 128)
         return PyErr_Format(PyExc_ValueError, "digests of %u bytes", digest_size);
@@ -205,7 +246,7 @@ static PyObject *emit(PyObject *module, PyObject *args)
     /* The seed only spreads hash tables, so that nobody can choose colliding names; it shows in no image. */
     if (getrandom(&e.hash_seed, sizeof e.hash_seed, GRND_NONBLOCK) < 0)
         e.hash_seed = (uint32_t)(uintptr_t)iterator;
-    if (take_entries(&e, iterator, state) == 0)
+    if (take_all(&e, iterator, parse == Py_None ? NULL : parse, state) == 0)
         image = make_image(&e, state);
     Py_DECREF(iterator);
     emit_free(&e);
@@ -245,8 +286,10 @@ static int module_clear(PyObject *module)
 
 static PyMethodDef methods[] = {
     {"emit", emit, METH_VARARGS,
-     "emit(entries, format, max_format, digest_size, algorithm_id, max_names) -> bytes\n\n"
-     "Return the image of the entries. Raises Error, or what the iterable raises."},
+     "emit(entries, parse, format, max_format, digest_size, algorithm_id, max_names) -> bytes\n\n"
+     "Return the image of the entries; if `parse` is not None, of the dump lines that `entries` are then:\n"
+     "parse(line, number) gives the entry of a line that is not of the usual kind. Raises Error, or what the\n"
+     "iterable or `parse` raises."},
     {NULL, NULL, 0, NULL},
 };
 
