@@ -47,6 +47,7 @@ def prepare(session: Session, job: Job) -> Prepared:
         state=session.sources.directory,
         scan=session.sources.scan,
         image_tree=lambda asked: _image_tree(session, job, asked),
+        read_object=session.sink.read_object,
     )
     session.sources.observe(job.name, kind, spec)
     fingerprint = _fingerprint(session, job, kind, context)

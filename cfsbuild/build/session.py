@@ -48,6 +48,9 @@ class Sink(Protocol):
     def add_fd(self, fd: int, /) -> tuple[bytes, int]:
         """Take in everything from `fd`'s position to its end."""
 
+    def read_object(self, digest: bytes) -> bytes:
+        """Return the content of an object that was taken in or is in the store."""
+
     def put_layer(self, layer: Layer) -> str:
         """Take in a layer; return its name."""
 

@@ -64,17 +64,22 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
 
 def gather(context: NodeContext, params: ImageParams) -> Fingerprint:
     """Fingerprint the other image by its tree."""
-    if context.image_tree is None:
-        raise BuildError(f"{context.spec.name}: other images cannot be read here", origin=context.origin)
-    tree = context.image_tree(context.spec)
+    tree = _tree(context)
     return Fingerprint(
         digests={"image" if params.recipe is None else "recipe": tree_digest(tree)}, payload=tree
     )
 
 
+def _tree(context: NodeContext) -> Tree:
+    if context.image_tree is None:
+        raise BuildError(f"{context.spec.name}: other images cannot be read here", origin=context.origin)
+    return context.image_tree(context.spec)
+
+
 def produce(context: NodeContext, params: ImageParams, fingerprint: Fingerprint) -> Layer:
     """Return the other tree, or the part of it that was asked for, below the prefix."""
-    tree: Tree = fingerprint.payload
+    # Whoever runs the nodes may know the tree's digest, and so never have gathered.
+    tree: Tree = _tree(context) if fingerprint.payload is None else fingerprint.payload
     names = {path: tree.entries[tree.links.get(path, path)] for path in (*tree.entries, *tree.links)}
     chosen = _chosen(names, compile_globs(params.include), compile_globs(params.exclude))
     if params.include and not chosen:
