@@ -44,8 +44,8 @@ except ImportError:
     _native = None
 
 
-_PLAIN_BATCH = 4096
-"""How many files are hashed between two reports, without the extension module."""
+_PLAIN_BATCH = 1024
+"""How many files are written between two reports, without the extension module."""
 
 
 def _native_module() -> ModuleType | None:
@@ -281,9 +281,11 @@ def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
     sizes = work.scan.size
     large = [number for number in todo if sizes[number] > limits.INLINE_BYTES]
     values: dict[int, bytes] = {}
+    # To a sink that only hashes all files go at once, since that starts worker processes.
+    step = _PLAIN_BATCH if work.staging is not None else max(1, len(large))
     with work.directory() as directory:
-        for start in range(0, len(large), _PLAIN_BATCH):
-            batch = large[start : start + _PLAIN_BATCH]
+        for start in range(0, len(large), step):
+            batch = large[start : start + step]
             for number, (digest, _) in zip(batch, _add_files(work, directory, batch), strict=True):
                 values[number] = digest
             work.listener(Progress(job=work.job, unit="files", done=start + len(batch), total=len(large)))

@@ -12,7 +12,7 @@ enum { CLAIM = 32, THREADS_MAX = 256, POLL_NS = 50 * 1000 * 1000 };
 static void fail(struct batch *b, size_t index, int error)
 {
     pthread_mutex_lock(&b->lock);
-    if (!b->error || index < b->failed) {
+    if (!b->error || (index < b->failed && error != EINTR)) {
         b->error = error;
         b->failed = index;
     }
@@ -114,7 +114,7 @@ static int small(struct batch *b, struct merkle *m, size_t index, int fd, size_t
 }
 
 /* Reads a large file piece by piece from one descriptor, and writes it to the spool unless that is -1. */
-static int pass(struct merkle *m, int from, int spool, uint64_t size, uint64_t *total)
+static int pass(struct batch *b, struct merkle *m, int from, int spool, uint64_t size, uint64_t *total)
 {
     for (*total = 0; *total < size;) {
         const size_t want = size - *total < ARENA ? (size_t)(size - *total) : ARENA;
@@ -122,6 +122,8 @@ static int pass(struct merkle *m, int from, int spool, uint64_t size, uint64_t *
 
         if (got < 0)
             return errno;
+        if (atomic_load(&b->stop))
+            return EINTR;
         if (spool >= 0) {
             const int error = write_all(spool, m->arena, (size_t)got);
             if (error)
@@ -145,7 +147,7 @@ static int large(struct batch *b, struct merkle *m, size_t index, int fd, uint64
     flush(b, m);
     if (b->hooks.spool && (error = b->hooks.spool(b->hooks.context, index, fd, &spool, &cloned)))
         return error;
-    error = pass(m, cloned ? spool : fd, cloned ? -1 : spool, size, &total);
+    error = pass(b, m, cloned ? spool : fd, cloned ? -1 : spool, size, &total);
     if (merkle_finish(m, total, digest) && !error)
         error = ENOMEM;
     if (!error)
