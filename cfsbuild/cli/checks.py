@@ -142,7 +142,6 @@ def _verity_check(directory: Path) -> Check:
     from cfsbuild.fsverity import kernel  # noqa: PLC0415 (only this check needs it)
     from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
 
-    advice = "ext4: tune2fs -O verity; btrfs and f2fs have it; then cfsbuild store enable-verity"
     name = "fs-verity on this file system"
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -155,7 +154,9 @@ def _verity_check(directory: Path) -> Check:
         finally:
             os.close(fd)
     except CfsError as error:
-        return Check(section=_SECTION_STORE, name=name, state="limited", found=error.brief, advice=advice)
+        return Check(
+            section=_SECTION_STORE, name=name, state="limited", found=error.brief, advice=error.resolution
+        )
     except OSError as error:
         found = f"cannot be tried in {directory}: {error.strerror}"
         return Check(section=_SECTION_STORE, name=name, state="limited", found=found)

@@ -5,7 +5,6 @@ A relative `store` is relative to the file that says it; `~` is the home directo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +114,8 @@ def _problems(file: Path, text: str, values: dict[str, Any]) -> Iterator[Problem
     for key, value in values.items():
         origin = Origin(str(file), _line_of(text, key), key)
         if key not in known:
+            import difflib  # noqa: PLC0415 (only to complain)
+
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             yield Problem(f"unknown key {key!r} in the configuration", resolution=hint, origin=origin)

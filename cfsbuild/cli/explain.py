@@ -124,12 +124,12 @@ def _verdict(changes: list[Change], storage: list[Fact], facts: list[Fact], *, e
 def _time_cause(changes: list[Change]) -> str:
     """Say what makes times, and nothing else, differ."""
     befores, afters = ({getattr(change, side) for change in changes} for side in ("before", "after"))
-    if len(befores) == len(afters) == 1:
-        before, after = (show_value("mtime", times.pop()) for times in (befores, afters))
-        return f"{before} and {after} everywhere, so the epoch is another (SOURCE_DATE_EPOCH, `epoch`)"
     whole = [all(isinstance(t, int) and t % 10**9 == 0 for t in times) for times in (befores, afters)]
     if whole[0] != whole[1]:
         return "one image has whole seconds (clamped to an epoch), the other has fractions"
+    if len(befores) == len(afters) == 1:
+        before, after = (show_value("mtime", times.pop()) for times in (befores, afters))
+        return f"{before} and {after} everywhere, so the epoch is another (SOURCE_DATE_EPOCH, `epoch`)"
     return "compare the epochs, and the times of the sources"
 
 

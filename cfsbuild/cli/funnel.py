@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-import traceback
 
 import click
 import msgspec
@@ -48,6 +47,8 @@ def report(error: Exception, settings: Settings) -> int:
         return interrupted(130)
     expected = as_cfs_error(error)
     if settings.verbose and not isinstance(error, (CfsError, click.ClickException)):
+        import traceback  # noqa: PLC0415 (only for -v)
+
         _write("".join(traceback.format_exception(error)).rstrip())
     if settings.json:
         _write(msgspec.json.encode(_encodable(error_document(expected))).decode())

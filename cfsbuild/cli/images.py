@@ -110,7 +110,10 @@ def image_argument(name: str = "image", metavar: str = "IMAGE") -> Callable[[Fun
 def complete_image(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the references of the store that begin with `incomplete`, and let the shell add files."""
+    """Return references of the store that begin with `incomplete`; without any, the shell takes files.
+
+    A shell that is told to take files forgets everything else, so files beside references are named here.
+    """
     from click.shell_completion import CompletionItem  # noqa: PLC0415 (only when completing)
 
     from cfsbuild.cli import settings as known  # noqa: PLC0415
@@ -123,7 +126,14 @@ def complete_image(
     except (CfsError, OSError):
         # No store, or none that can be read: then there is nothing to complete, and no place to complain.
         found = []
-    return [*(CompletionItem(name) for name in sorted(found)), CompletionItem(incomplete, type="file")]
+    if not found:
+        return [CompletionItem(incomplete, type="file")]
+    files = (
+        []
+        if "/" in incomplete
+        else [path.name for path in Path().glob("*") if path.name.startswith(incomplete)]
+    )
+    return [CompletionItem(name) for name in sorted({*found, *files})]
 
 
 def algorithm_of_digest(digest: bytes) -> Algorithm:
@@ -227,16 +237,9 @@ def _from_recipe(settings: Settings, path: Path) -> Image:
 
 def recipe_images(path: Path) -> list[str]:
     """Return the names of the images that a recipe describes. Raises `RecipeError`."""
-    import os  # noqa: PLC0415
+    from cfsbuild.cli.recipes import load  # noqa: PLC0415 (recipes only)
 
-    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415 (recipes only)
-    from cfsbuild.recipe.load import load_recipes  # noqa: PLC0415
-    from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
-
-    recipes = load_recipes(
-        path, node_kinds=NODE_KINDS, target_kinds=TARGET_KINDS, overrides={}, profiles=(), environ=os.environ
-    )
-    return [recipe.image_name for recipe in recipes]
+    return [recipe.image_name for recipe in load(path, (), ())]
 
 
 def origins_of(image: Image) -> dict[bytes, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from collections.abc import Mapping
@@ -88,6 +87,8 @@ class LazyGroup(click.Group):
 def _no_such_verb(ctx: click.Context, name: str) -> click.UsageError:
     if name.startswith("-"):
         return click.NoSuchOption(name, ctx=ctx)
+    import difflib  # noqa: PLC0415 (only to complain)
+
     near = difflib.get_close_matches(name, [*VERBS, *FRONT_ENDS], n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return click.UsageError(f"There is no verb {name!r}.{hint}", ctx)

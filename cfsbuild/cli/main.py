@@ -69,7 +69,7 @@ def _guarded_front_end(name: str, argv: list[str]) -> int:
 
 def _verbs(argv: list[str]) -> int:
     """Run a verb of the click group, and funnel whatever goes wrong."""
-    from cfsbuild.cli import funnel, group  # noqa: PLC0415 (front ends do without click)
+    from cfsbuild.cli import group  # noqa: PLC0415 (front ends do without click)
 
     context: click.Context | None = None
     try:
@@ -79,14 +79,22 @@ def _verbs(argv: list[str]) -> int:
             result = group.root.invoke(context)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return funnel.interrupted(EXIT_INTERRUPTED)
+        return _interrupted(EXIT_INTERRUPTED)
     except Terminated:
-        return funnel.interrupted(EXIT_TERMINATED)
+        return _interrupted(EXIT_TERMINATED)
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
+        from cfsbuild.cli import funnel  # noqa: PLC0415 (only when something went wrong)
+
         return funnel.report(error, funnel.settings_of(context, argv))
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(status: int) -> int:
+    from cfsbuild.cli import funnel  # noqa: PLC0415 (only when something went wrong)
+
+    return funnel.interrupted(status)
 
 
 def _after_broken_pipe() -> int:
