@@ -82,6 +82,10 @@ class NoStore:
 class ReadOnlySink(HashOnly):
     """Takes contents in and keeps nothing. A forecast makes no layers and no images."""
 
+    def read_object(self, digest: bytes) -> bytes:
+        """Refuse."""
+        raise NotImplementedError
+
     def put_layer(self, layer: Layer) -> str:
         """Refuse."""
         raise NotImplementedError
@@ -109,9 +113,9 @@ def forecast(  # noqa: PLR0913 (what a build is given, without what it writes)
     force: Collection[str] | None = (),
 ) -> list[Forecast]:
     """Return what would become of each job, in the plan's order. `store` is None when there is none."""
-    directory = store.state_path if store is not None else store_path
-    state = BuildState()
+    directory, state = None, BuildState()
     if store is not None:
+        directory = store.state_path
         state = load_state(state_path(directory, plan.recipe.path, plan.recipe.image_name, output))
     algorithm = Algorithm(plan.recipe.algorithm)
     session = Session(

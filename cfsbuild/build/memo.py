@@ -45,12 +45,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A signature without its data, which follows the header; `size` is the data's length in bytes."""
+    """A signature without its data, which follows the header; `size` is the data's length in bytes.
+
+    What was too young to be trusted when it was signed has the size -1 and no data.
+    """
 
     path: str
     tree: bool
-    newest_ns: int
-    taken_ns: int
     size: int
 
 
@@ -142,9 +143,10 @@ def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
     for record in memo.sources:
         path = Path(record.path)
         sources[path] = now = sign(path)
-        if now.tree != record.tree or now.data != blob[offset : offset + record.size]:
+        end = offset + max(record.size, 0)
+        if record.size < 0 or now.tree != record.tree or now.data != blob[offset:end]:
             changed.append(record.path)
-        offset += record.size
+        offset = end
     plans = tuple(built.plan for built in memo.built)
     if changed or not _outputs_hold(request, memo.built):
         return Recalled(plans=plans, sources=sources, changed=tuple(changed))
@@ -159,10 +161,13 @@ def remember(
     sources: Sources,
     built: Sequence[Built],
 ) -> bool:
-    """Write the memo of a build; where a source is too young to be trusted remove it and return False."""
+    """Write the memo of a build; if its recipe may have changed meanwhile, remove it and return False.
+
+    A source that is too young to be trusted is noted as changed: the next build looks again, but need not plan.
+    """
     path = memo_path(request)
-    signatures = sources.signatures
-    if inputs.texts is None or any(signature.racy for signature in signatures.values()):
+    signatures = {source: None if known.racy else known for source, known in sources.signatures.items()}
+    if inputs.texts is None:
         path.unlink(missing_ok=True)
         return False
     memo = Memo(
@@ -171,13 +176,15 @@ def remember(
         environment=environment(environ),
         inputs=inputs,
         sources=tuple(
-            SourceRecord(str(source), known.tree, known.newest_ns, known.taken_ns, len(known.data))
+            SourceRecord(str(source), known.tree, len(known.data))
+            if known is not None
+            else SourceRecord(str(source), tree=False, size=-1)
             for source, known in signatures.items()
         ),
         built=tuple(built),
     )
     header = msgspec.msgpack.encode(memo)
-    data = [known.data for known in signatures.values()]
+    data = [known.data for known in signatures.values() if known is not None]
     write_atomically(path, MAGIC, len(header).to_bytes(4, "little"), header, *data)
     return True
 

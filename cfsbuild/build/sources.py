@@ -94,9 +94,9 @@ def local_paths(kind: NodeKind, spec: NodeSpec) -> Iterator[tuple[str, Path]]:
 
 
 class Sources:
-    """Signatures of everything that a build reads. `directory` is where the stat cache of this user lies."""
+    """Signatures of everything that a build reads. `directory` is for the stat cache of this user, if any."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self._signatures: dict[Path, Signature] = {}
         self._named: dict[str, tuple[tuple[str, Path], ...]] = {}
