@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -58,7 +59,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     remove_xattrs: Annotated[
         list[str],
         msgspec.Meta(
-            description="Names of extended attributes to remove, where they are; a final `*` stands for any ending.",
+            description="Names of extended attributes to remove, where they are. A final `*` stands for any "
+            "ending.",
             examples=[["security.selinux", "user.*"]],
         ),
     ] = []
@@ -175,32 +177,35 @@ def _matcher(names: list[str]) -> Callable[[bytes], bool]:
 def rule_errors(rule: Rule) -> list[tuple[str, CfsError]]:
     """Return (parameter, error) for everything that is wrong with a rule whatever it matches."""
     found: list[tuple[str, CfsError]] = []
-
-    def attempt(key: str, action: Callable[[], object]) -> None:
+    for key, action in _attempts(rule):
         try:
             action()
         except InputError as error:
             found.append((key, error))
+    return found
 
+
+def _attempts(rule: Rule) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield (parameter, what fails if it is wrong)."""
     if msgspec.structs.replace(rule, missing_ok=False, types=[]) == Rule(match=rule.match):
-        found.append(("", InputError("rule changes nothing", resolution="give it an owner, a mode …")))
+        yield "", partial(_refuse, "rule changes nothing", "give it an owner, a mode …")
     if rule.mode is not None:
-        mode = rule.mode
-        attempt("mode", lambda: apply_mode(mode, stat.S_IFREG))
+        yield "mode", partial(apply_mode, rule.mode, stat.S_IFREG)
     if rule.capabilities is not None:
-        text = rule.capabilities
-        attempt(
-            "capabilities", lambda: capabilities.encode_capabilities(text, rootid=rule.capabilities_rootid)
-        )
+        yield "capabilities", partial(capabilities.encode_capabilities, rule.capabilities)
     elif rule.capabilities_rootid is not None:
-        found.append(("capabilities_rootid", InputError("capabilities_rootid without capabilities")))
-    for key, value in (("acl", rule.acl), ("default_acl", rule.default_acl)):
-        if value is not None:
-            entries = value
-            attempt(key, lambda entries=entries: acl.names_in(entries))  # type: ignore[misc]
+        yield "capabilities_rootid", partial(_refuse, "capabilities_rootid without capabilities", "")
+    for key, text in (("acl", rule.acl), ("default_acl", rule.default_acl)):
+        if text is not None:
+            yield key, partial(acl.names_in, text)
     for name in rule.remove_xattrs:
         if name != "*":
             # A beginning that ends in a star may be as short as its namespace.
-            whole = name[:-1] + "x" if name.endswith("*") else name
-            attempt("remove_xattrs", lambda whole=whole: metadata.xattr_name(whole))  # type: ignore[misc]
-    return found
+            yield (
+                "remove_xattrs",
+                partial(metadata.xattr_name, name[:-1] + "x" if name.endswith("*") else name),
+            )
+
+
+def _refuse(brief: str, resolution: str) -> None:
+    raise InputError(brief, resolution=resolution)

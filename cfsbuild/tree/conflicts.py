@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import posixpath
 from collections.abc import Sequence
 
 import msgspec
@@ -84,7 +85,9 @@ class Conflict(msgspec.Struct, frozen=True):
                 "a path never goes through a symlink or a file: leave out one of the two",
                 self.later.origin,
             )
-        hint = "put it where the symlink leads" if self.before.is_symlink else "choose another path"
+        hint = "choose another path"
+        if self.before.is_symlink:
+            hint = f"write {paths.show(self._where_it_leads())}, where the link leads"
         below = paths.show(self.example)
         return Problem(
             f"{self.later.node} provides {below}, but {self.earlier.node} makes {shown} {what}",
@@ -93,6 +96,11 @@ class Conflict(msgspec.Struct, frozen=True):
             f" or remove {shown} with a remove node first",
             self.later.origin,
         )
+
+    def _where_it_leads(self) -> bytes:
+        """Return the example's path with the symlink followed, by its text alone."""
+        below = self.example[len(self.path) :]
+        return posixpath.normpath(posixpath.join(paths.parent(self.path), self.before.target) + below)
 
 
 class ConflictError(CfsError):

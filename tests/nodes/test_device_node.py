@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from node_helpers import problems, run
@@ -11,9 +12,9 @@ from node_helpers import problems, run
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", "/dev/full", "/dev/urandom"])
 def test_a_device_has_the_numbers_that_the_kernel_reports(path):
-    if not os.path.exists(path):
+    if not Path(path).exists():
         pytest.skip(f"{path} is not there")
-    real = os.stat(path)
+    real = Path(path).stat()
     ((_, inode),) = run(
         "device",
         target=path,

@@ -110,7 +110,7 @@ def test_a_fifo_as_source_is_refused_at_once(tmp_path):
 
 def test_a_source_that_vanished_after_the_check_is_an_error(tmp_path):
     node = spec("file", file=str(tmp_path / "r.toml"), target="/f", source="gone")
-    with pytest.raises(BuildError, match="cannot open .*gone: No such file"):
+    with pytest.raises(BuildError, match=r"cannot open .*gone: No such file"):
         file_kind.gather(context(node, Objects()), node.params)
 
 

@@ -196,7 +196,7 @@ def test_nothing_passes_through_a_symlink_and_both_nodes_are_named():
     (problem,) = error.problems()
     assert problem.brief == "app provides /lib/x/y, but base makes /lib a symlink"
     assert "/lib -> usr/lib in base (file, r.toml:2)" in problem.details
-    assert "where the symlink leads" in problem.resolution
+    assert "write /usr/lib/x/y, where the link leads" in problem.resolution
     assert str(problem.origin) == "r.toml:7"
 
 

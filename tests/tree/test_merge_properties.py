@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -155,33 +156,29 @@ def test_the_lower_part_of_a_stack_can_be_merged_first(stacked):
 def write_overlay_layer(directory, layer):
     """Lay a layer out as overlayfs wants it: whiteouts are devices, opaque directories have an xattr."""
     for path, inode in layer.entries.items():
-        place = directory + os.fsdecode(path)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        place = directory / os.fsdecode(path[1:])
+        place.parent.mkdir(parents=True, exist_ok=True)
         if inode.is_directory:
-            os.makedirs(place, exist_ok=True)
+            place.mkdir(exist_ok=True)
         else:
-            with open(place, "w") as file:
-                file.write(str(inode.uid))
+            place.write_text(str(inode.uid))
     for path in layer.removals:
-        place = directory + os.fsdecode(path)
-        if not os.path.lexists(place):
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.mknod(place, stat.S_IFCHR | 0o600, 0)
-        elif os.path.isdir(place):
-            os.setxattr(place, "trusted.overlay.opaque", b"y")
+        place = directory / os.fsdecode(path[1:])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(place, stat.S_IFCHR | 0o600, 0)
 
 
 def walk(directory):
     found = {}
     for parent, folders, files in os.walk(directory):
-        for name in folders:
-            found[os.fsencode(os.path.join(parent, name))[len(directory) :]] = "directory"
-        for name in files:
-            if not os.path.lexists(os.path.join(parent, name)):
+        for name in [*folders, *files]:
+            place = Path(parent, name)
+            path = b"/" + os.fsencode(place.relative_to(directory))
+            if place.is_dir():
+                found[path] = "directory"
+            elif place.exists():
                 # In a directory of one layer only, overlayfs lists whiteouts, though they do not exist.
-                continue
-            with open(os.path.join(parent, name)) as file:
-                found[os.fsencode(os.path.join(parent, name))[len(directory) :]] = file.read()
+                found[path] = place.read_text()
     return found
 
 
@@ -204,15 +201,15 @@ def explicit(layer):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stacked=st.lists(layers().map(explicit), min_size=2, max_size=4))
 def test_a_stack_of_layers_is_what_overlayfs_shows(tmp_path, stacked):
-    root = str(tmp_path / str(time.monotonic_ns()))
-    lowers = [f"{root}/{index}" for index in range(len(stacked))]
+    root = tmp_path / str(time.monotonic_ns())
+    lowers = [root / str(index) for index in range(len(stacked))]
     for directory, layer in zip(lowers, stacked, strict=True):
-        os.makedirs(directory)
+        directory.mkdir(parents=True)
         write_overlay_layer(directory, layer)
-    os.makedirs(f"{root}/mnt")
-    options = "lowerdir=" + ":".join(reversed(lowers))
+    (root / "mnt").mkdir()
+    options = "lowerdir=" + ":".join(map(str, reversed(lowers)))
     mounted = subprocess.run(
-        ["mount", "-t", "overlay", "overlay", "-o", options, f"{root}/mnt"],
+        ["mount", "-t", "overlay", "overlay", "-o", options, root / "mnt"],
         capture_output=True,
         text=True,
         check=False,
@@ -220,9 +217,9 @@ def test_a_stack_of_layers_is_what_overlayfs_shows(tmp_path, stacked):
     if mounted.returncode:
         pytest.skip(f"cannot mount an overlay here: {mounted.stderr}")
     try:
-        theirs = walk(f"{root}/mnt")
+        theirs = walk(root / "mnt")
     finally:
-        subprocess.run(["umount", f"{root}/mnt"], check=True)
+        subprocess.run(["umount", root / "mnt"], check=True)
     tree = outcome(stack(stacked))
     ours = {
         path: "directory" if inode.is_directory else str(inode.uid)
