@@ -25,14 +25,14 @@ FEATURE_COMPAT = 6
 HEADER = struct.Struct("<4I16x")
 """magic, header version, flags, composefs version."""
 
-SUPERBLOCK = struct.Struct("<3IBBHQQ4I32xI44x")
+SUPERBLOCK = struct.Struct("<3IBBHQq4I32xI44x")
 """magic, checksum, feature_compat, blkszbits, extslots, root nid, inodes, build time, its nanoseconds,
 blocks, meta_blkaddr, xattr_blkaddr, uuid and volume name, feature_incompat, the rest."""
 
 INODE_COMPACT = struct.Struct("<4HI4x2I2H4x")
 """format, xattr icount, mode, nlink, size, i_u, ino, uid, gid."""
 
-INODE_EXTENDED = struct.Struct("<3H2xQ4IQ2I16x")
+INODE_EXTENDED = struct.Struct("<3H2xQ4Iq2I16x")
 """format, xattr icount, mode, size, i_u, ino, uid, gid, mtime, its nanoseconds, nlink."""
 
 DIRENT = struct.Struct("<QHBx")

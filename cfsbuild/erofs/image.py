@@ -49,7 +49,7 @@ def _superblock(layout: Layout) -> bytes:
         0,
         layout.nodes[0].nid,
         len(layout.nodes),
-        sec & 0xFFFFFFFFFFFFFFFF,
+        sec,
         nsec,
         layout.data_start // fmt.BLOCK + layout.data_blocks,
         0,
@@ -67,7 +67,7 @@ def _inode(node: Node, first_block: int) -> bytes:
         # The chunk format takes the low half of the field that also holds the block number.
         pointer = pointer & 0xFFFF0000 | fmt.chunk_bits(node.size) - fmt.CHUNK_BITS_MIN
     elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
-        pointer = node.rdev & 0xFFFFFFFF
+        pointer = node.rdev
     size = node.size if kind in {stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR} else 0
     icount = (node.xattr_size - 12) // 4 + 1 if node.xattr_size else 0
     i_format = data_layout << 1 | (not node.compact)
@@ -85,7 +85,7 @@ def _inode(node: Node, first_block: int) -> bytes:
         node.ino,
         node.uid,
         node.gid,
-        sec & 0xFFFFFFFFFFFFFFFF,
+        sec,
         nsec,
         node.nlink,
     )

@@ -31,7 +31,7 @@ def payload_of(digest: bytes) -> bytes:
 
 
 def directory_size(names: Iterable[bytes]) -> int:
-    """Return the size in bytes that an EROFS image gives a directory with these names ("." and ".." included).
+    """Return the size in bytes of a directory with these names ("." and ".." included) in an EROFS image.
 
     Composefs format, "Data size per type": 12 bytes a name plus the name, no entry crosses a block, a last
     block more than half full counts whole.
@@ -83,7 +83,7 @@ def _directories(tree: Tree) -> dict[bytes, _Directory]:
 
 
 def _mtime(inode: Inode, epoch: int | None) -> tuple[int, int]:
-    """Return the time that the image gives `inode`: clamped to the epoch and in whole seconds, if there is one."""
+    """Return the time of `inode` in the image: if there is an epoch, clamped to it and in whole seconds."""
     if epoch is None:
         return divmod(inode.mtime_ns, NANOSECONDS)
     if inode.mode & 0o170000 == stat.S_IFDIR:
@@ -112,9 +112,9 @@ def _data(path: bytes, inode: Inode, inline_bytes: int) -> tuple[bytes | None, b
 def to_dump(tree: Tree, *, epoch: int | None, inline_bytes: int = limits.INLINE_BYTES) -> Iterator[DumpEntry]:
     """Yield the dump of `tree` in depth-first order.
 
-    With an `epoch` (seconds) every mtime is at most that, in whole seconds, and directories have exactly that;
-    None leaves all times alone. Link counts are computed. Raises `InputError` for a tree without its parents or
-    with inline content over `inline_bytes`.
+    With an `epoch` (seconds) every mtime is at most that, in whole seconds, and directories have exactly
+    that; None leaves all times alone. Link counts are computed. Raises `InputError` for a tree without its
+    parents or with inline content over `inline_bytes`.
     """
     if paths.ROOT not in tree.entries:
         raise InputError("the tree has no root directory")
@@ -175,7 +175,7 @@ def _inode(entry: DumpEntry) -> Inode:
             if entry.digest is None:
                 raise InputError(
                     f"{paths.show(entry.path)} has no fs-verity digest",
-                    resolution="a tree names file contents by digest; make the dump on a file system with fs-verity",
+                    resolution="a tree names file contents by digest: make the dump with digests",
                 )
             digest = entry.digest
     return Inode(
@@ -192,15 +192,17 @@ def _inode(entry: DumpEntry) -> Inode:
     )
 
 
-def _final(path: bytes, links: dict[bytes, bytes]) -> bytes:
-    """Return the name at the end of a chain of hard links."""
-    seen = {path}
-    while path in links:
-        path = links[path]
-        if path in seen:
-            raise InputError(f"{paths.show(path)} is a hard link to itself")
-        seen.add(path)
-    return path
+def _follow(links: dict[bytes, bytes]) -> None:
+    """Make every hard link lead straight to the name at the end of its chain."""
+    for link, target in links.items():
+        chain = {link: None}
+        end = target
+        while end in links:
+            if end in chain:
+                raise InputError(f"{paths.show(link)} is a hard link to itself")
+            chain[end] = None
+            end = links[end]
+        links.update(dict.fromkeys(chain, end))
 
 
 def from_dump(entries: Iterable[DumpEntry]) -> Tree:
@@ -224,6 +226,6 @@ def from_dump(entries: Iterable[DumpEntry]) -> Tree:
             inodes[path] = _inode(entry)
     if paths.ROOT not in inodes or not inodes[paths.ROOT].is_directory:
         raise InputError("the dump has no root directory")
-    links = {path: _final(target, links) for path, target in links.items()}
+    _follow(links)
     inodes, links = canonical_links(inodes, links)
     return Tree(entries=in_order(inodes), links=in_order(links))

@@ -34,7 +34,17 @@ XATTR_NAMES = (
     b"odd",
 )
 MARKERS = (b"user.overlay.whiteouts", b"trusted.overlay.opaque", b"trusted.overlay.whiteout")
-VALUES = (b"", b"x", b"system_u:object_r:etc_t:s0", b"=", b"\0\1\2", b"-", b"a b\n\\", bytes(range(256)), b"y" * 3000)
+VALUES = (
+    b"",
+    b"x",
+    b"system_u:object_r:etc_t:s0",
+    b"=",
+    b"\0\1\2",
+    b"-",
+    b"a b\n\\",
+    bytes(range(256)),
+    b"y" * 3000,
+)
 
 
 class Generator:
@@ -58,7 +68,9 @@ class Generator:
         if choice < 0.3:
             length = self.random.choice((1, 1, 2, 5, 17, 255))
             return bytes(self.random.choices(NAME_BYTES, k=length))
-        return self.random.choice((b"f", b"-", b"%d-", b"file.", b"!")).replace(b"%d", b"n") + b"%d" % self.random.randrange(10**6)
+        return self.random.choice((b"f", b"-", b"%d-", b"file.", b"!")).replace(
+            b"%d", b"n"
+        ) + b"%d" % self.random.randrange(10**6)
 
     def path(self) -> bytes:
         while True:
@@ -71,7 +83,9 @@ class Generator:
     def mtime(self) -> tuple[int, int]:
         if self.random.random() < 0.6:
             return self.random.choice(self.times)
-        seconds = self.random.choice((self.random.randrange(-(10**6), 2**32), self.random.randrange(-(2**40), 2**40)))
+        seconds = self.random.choice(
+            (self.random.randrange(-(10**6), 2**32), self.random.randrange(-(2**40), 2**40))
+        )
         return seconds, self.random.choice((0, 1, 999_999_999, self.random.randrange(10**9)))
 
     def xattrs(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -91,7 +105,9 @@ class Generator:
         if kind == stat.S_IFREG:
             size, payload, content, digest = self.data()
         elif kind == stat.S_IFLNK:
-            payload = bytes(self.random.choices(NAME_BYTES, k=self.random.choice((1, 6, 40, 500, 2049, 4000, 4095))))
+            payload = bytes(
+                self.random.choices(NAME_BYTES, k=self.random.choice((1, 6, 40, 500, 2049, 4000, 4095)))
+            )
             size = len(payload)
         elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
             rdev = 0 if self.whiteouts and self.random.random() < 0.5 else self.random.randrange(1, 2**32)
@@ -116,15 +132,32 @@ class Generator:
         if choice < 0.1:
             return 0, None, None, None
         if choice < 0.5:
-            content = self.random.randbytes(self.random.choice((1, 5, 64, 65, 1000, 2048, 2049, 4095, 4096, 4097, 5000)))
+            content = self.random.randbytes(
+                self.random.choice((1, 5, 64, 65, 1000, 2048, 2049, 4095, 4096, 4097, 5000))
+            )
             return len(content), None, content, None
         size = self.random.choice(
-            (1, 65, 4096, 4097, 2**20, 2**32 - 1, 2**32, 2**43, 2**43 + 1, 100 * 2**43, 1024 * 2**43 - 7, 1024 * 2**43)
+            (
+                1,
+                65,
+                4096,
+                4097,
+                2**20,
+                2**32 - 1,
+                2**32,
+                2**43,
+                2**43 + 1,
+                100 * 2**43,
+                1024 * 2**43 - 7,
+                1024 * 2**43,
+            )
         )
         digest = None if self.random.random() < 0.2 else self.random.randbytes(self.digest_size)
         if self.random.random() < 0.1:
             return size, None, None, digest  # a hole: nobody has its bytes
-        backing = self.random.choice((b"ab/cdef", b"/absolute", self.random.randbytes(31).hex().encode(), b"x" * 4094))
+        backing = self.random.choice(
+            (b"ab/cdef", b"/absolute", self.random.randbytes(31).hex().encode(), b"x" * 4094)
+        )
         return size, backing, None, digest
 
     def draw(self, count: int) -> list[DumpEntry]:
@@ -134,7 +167,11 @@ class Generator:
             path = self.path()
             if self.linkable and self.random.random() < 0.08:
                 target = self.random.choice(self.linkable)
-                self.entries.append(self.entry(path, stat.S_IFREG).__class__(path, 0, 0o100644, 1, 0, 0, 0, 0, 0, hardlink=target))
+                self.entries.append(
+                    self.entry(path, stat.S_IFREG).__class__(
+                        path, 0, 0o100644, 1, 0, 0, 0, 0, 0, hardlink=target
+                    )
+                )
                 self.linkable.append(path)
                 continue
             kind = self.random.choice(TYPES)
@@ -165,7 +202,15 @@ def wide_dump(seed: int, names: int) -> list[DumpEntry]:
 def many_shared_xattrs(seed: int, count: int) -> list[DumpEntry]:
     """Return a dump whose files share `count` xattrs, more than an inode can refer to."""
     generator = Generator(seed)
-    pairs = tuple(sorted((b"user.%d" % number, b"v" * generator.random.randint(0, 9)) for number in range(count)))
+    pairs = tuple(
+        sorted((b"user.%d" % number, b"v" * generator.random.randint(0, 9)) for number in range(count))
+    )
     root = generator.entry(b"/", stat.S_IFDIR)
     files = [generator.entry(b"/f%d" % number, stat.S_IFREG) for number in range(3)]
-    return [root, *(file.__class__(*(getattr(file, name) for name in file.__struct_fields__[:12]), pairs) for file in files)]
+    return [
+        root,
+        *(
+            file.__class__(*(getattr(file, name) for name in file.__struct_fields__[:12]), pairs)
+            for file in files
+        ),
+    ]

@@ -30,7 +30,9 @@ def run(*arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None 
     """Run a program of the lab; return its CompletedProcess with bytes in stdout and stderr."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(env or {})}
     command = ["chroot", str(lab_path()), "/usr/bin/env", "-C", cwd, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment, timeout=600)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, check=False, env=environment, timeout=600
+    )
 
 
 def script(text: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
