@@ -155,8 +155,9 @@ def produce(context: NodeContext, params: TreeParams, fingerprint: Fingerprint) 
             metadata.group_id("root" if params.group is None else params.group, context.owners),
         )
         found = inodes(listing, owner)
-        for index, rule in enumerate(params.rules):
-            _apply(context, rule, f"rules.{index}", listing, found)
+        for rule in params.rules:
+            _apply(context, rule, listing, found)
+        _check_links(context, listing, found)
         prefix = metadata.tree_path(params.target)
         names = _targets(listing.paths, prefix)
         links = {names[link]: names[first] for link, first in listing.links.items()}
@@ -184,13 +185,12 @@ def _targets(sources: list[bytes], prefix: bytes) -> list[bytes]:
     return [prefix, *(prefix + path for path in sources[1:])]
 
 
-def _apply(context: NodeContext, rule: TreeRule, key: str, listing: Listing, found: list[Inode]) -> None:
+def _apply(context: NodeContext, rule: TreeRule, listing: Listing, found: list[Inode]) -> None:
     """Change the inodes that a rule matches."""
     matches = compile_globs((rule.match,))
     positions = [position for position, path in enumerate(listing.paths) if matches(path)]
     if not positions:
         context.listener(Note(text=f"rule {rule.match!r} matches nothing", job=context.spec.name))
-    _check_links(context, key, listing, set(positions))
     mode = None if rule.mode is None else parse_mode(rule.mode)
     uid = None if rule.owner is None else metadata.user_id(rule.owner, context.owners)
     gid = None if rule.group is None else metadata.group_id(rule.group, context.owners)
@@ -207,17 +207,16 @@ def _apply(context: NodeContext, rule: TreeRule, key: str, listing: Listing, fou
         )
 
 
-def _check_links(context: NodeContext, key: str, listing: Listing, matched: set[int]) -> None:
-    """Raise `BuildError` if a rule matches some names of a file and not the others."""
+def _check_links(context: NodeContext, listing: Listing, found: list[Inode]) -> None:
+    """Raise `BuildError` if the rules made the names of one file differ."""
     for link, first in listing.links.items():
-        if (link in matched) != (first in matched):
-            one, other = (link, first) if link in matched else (first, link)
+        if found[link] != found[first]:
             raise BuildError(
-                f"{context.spec.name}: a rule matches {paths.show(listing.paths[one])} but not "
-                f"{paths.show(listing.paths[other])}, which is the same file",
+                f"{context.spec.name}: rules treat {paths.show(listing.paths[first])} and "
+                f"{paths.show(listing.paths[link])} differently, but they are the same file",
                 details="they are hard links: they can only have one mode and one owner",
-                resolution="let the rule match all of its names, or none",
-                origin=context.spec.origin_of(key),
+                resolution="let rules match all names of a file, or none",
+                origin=context.spec.origin_of("rules"),
                 reason="hard-link-rule",
             )
 

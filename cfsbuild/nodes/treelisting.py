@@ -61,7 +61,7 @@ def make_listing(
     sink, state = context.sink, context.state
     contents = ingest_tree(
         scan,
-        sink,  # type: ignore[arg-type]  # every sink there is also takes files
+        sink,
         cache=StatCache(state) if state is not None else None,
         numbers=numbers,
         listener=context.listener,

@@ -22,6 +22,7 @@ from cfsbuild.fsverity.digest import forced_kernel
 from cfsbuild.store.durability import Durability
 from cfsbuild.store.faults import store_error
 from cfsbuild.store.gate import Gate
+from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import StatCache, Values
 from cfsbuild.tree import paths
 from cfsbuild.tree.scan import Scan, explain
@@ -54,17 +55,12 @@ def _native_module() -> ModuleType | None:
 
 
 class FileSink(Protocol):
-    """What contents can go to: `sink.HashOnly`, or a store's transaction (then also `StagingSink`)."""
+    """What contents can go to: `sink.HashOnly`, a store's transaction (a `StagingSink`), or any other."""
 
     algorithm: Algorithm
 
     def add_fd(self, fd: int, /) -> tuple[bytes, int]:
         """Take in everything from `fd`'s position to its end; return (raw digest, size)."""
-
-    def add_files(
-        self, directory_fd: int, names: Sequence[bytes], threads: int = 1
-    ) -> list[tuple[bytes, int]]:
-        """Take in files; return (raw digest, size) of each."""
 
 
 class StagingSink(FileSink, Protocol):
@@ -89,6 +85,7 @@ class _Work:
     def __init__(self, scan: Scan, sink: FileSink, threads: int, report: Listener, job: str) -> None:
         self.scan = scan
         self.sink = sink
+        self.hash_only = sink if isinstance(sink, HashOnly) else None
         self.staging = cast("StagingSink", sink) if hasattr(sink, "staging_fd") else None
         self.threads = threads or max(_WAITING_THREADS, os.cpu_count() or 1)
         self.listener = report
@@ -158,9 +155,9 @@ def _overlaid(known: Values, values: Values) -> Values:
 
 
 def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
-    """Return the digests that are known but whose objects the store lacks."""
+    """Return the digests that are known but whose objects the sink lacks."""
     staging = work.staging
-    if staging is None:
+    if work.hash_only is not None:
         return set()
     sizes = work.scan.size
     digests: dict[bytes, int] = {}
@@ -168,6 +165,8 @@ def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
         value = known[number]
         if value is not None and sizes[number] > limits.INLINE_BYTES:
             digests[value] = sizes[number]
+    if staging is None:
+        return set(digests)
     native = _native_module()
     doubtful = list(digests)
     if native is not None:
@@ -188,7 +187,7 @@ def _read_missing(work: _Work, missing: Sequence[int], values: Values) -> None:
                 links.append((number, original))
                 continue
         todo.append(number)
-    native = _native_module()
+    native = _native_module() if work.hash_only is not None or work.staging is not None else None
     found = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
     for number, value in zip(todo, found, strict=True):
         values[number] = value
@@ -282,7 +281,7 @@ def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
     large = [number for number in todo if sizes[number] > limits.INLINE_BYTES]
     values: dict[int, bytes] = {}
     # To a sink that only hashes all files go at once, since that starts worker processes.
-    step = _PLAIN_BATCH if work.staging is not None else max(1, len(large))
+    step = _PLAIN_BATCH if work.hash_only is None else max(1, len(large))
     with work.directory() as directory:
         for start in range(0, len(large), step):
             batch = large[start : start + step]
@@ -300,17 +299,31 @@ def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
 def _add_files(work: _Work, directory: int, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
     names = [work.name(number) for number in numbers]
     try:
-        return work.sink.add_files(directory, names, min(work.threads, os.cpu_count() or 1))
+        if work.hash_only is not None:
+            return work.hash_only.add_files(directory, names, min(work.threads, os.cpu_count() or 1))
+        return [_add_file(work.sink, directory, name) for name in names]
     except OSError as error:
         raise explain(work.scan.root, error) from error
+
+
+def _add_file(sink: FileSink, directory: int, name: bytes) -> tuple[bytes, int]:
+    fd = _open(directory, name)
+    try:
+        return sink.add_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def _open(directory: int, name: bytes) -> int:
+    """Open a file that the scan found to be a regular one. Raises `OSError`."""
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
 
 
 def _content(work: _Work, directory: int, number: int) -> bytes:
     """Return a small file's content."""
     name = work.name(number)
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(name, flags, dir_fd=directory)
+        fd = _open(directory, name)
         try:
             data = os.read(fd, limits.INLINE_BYTES + 1)
         finally:
