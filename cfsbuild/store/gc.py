@@ -132,9 +132,7 @@ def _sweep(store: Store, marks: Marks, listener: events.Listener) -> GcReport:
             if done % _STEP == 0:
                 listener(events.Progress(job="gc", unit="objects", done=done, total=len(doomed)))
         for shard in {name[:2] for name, _ in doomed}:
-            with contextlib.suppress(OSError):
-                # Not empty: other objects live there.
-                os.rmdir(shard, dir_fd=store.objects.fd)
+            syscalls.remove_if_empty(store.objects.fd, shard)
         listener(events.Progress(job="gc", unit="objects", done=len(doomed), total=len(doomed)))
     kept = sum(1 for _ in store.objects.all())
     return GcReport(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -124,10 +123,7 @@ def remove_ref(store_fd: int, name: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
     parent = name.rpartition("/")[0]
-    while parent:
-        with contextlib.suppress(OSError):
-            # Not empty: another reference lives there.
-            os.rmdir(f"{layout.REFS}/{parent}", dir_fd=store_fd)
+    while parent and syscalls.remove_if_empty(store_fd, f"{layout.REFS}/{parent}"):
         parent = parent.rpartition("/")[0]
     fd = syscalls.open_directory(layout.REFS, dir_fd=store_fd)
     try:

@@ -71,8 +71,8 @@ def _move_shard(objects_fd: int, staging: Staging, shard: str, count: int) -> bo
         if staging.shard_entries(shard) != count:
             return False
         syscalls.rename_new(staging.fd, shard, objects_fd, shard)
-    except OSError:
-        # It is there already, or was moved before a failure, or cannot be moved as one.
+    except (FileExistsError, FileNotFoundError, PermissionError):
+        # It is there already, was moved before a failure, or can only be moved by replacing.
         return False
     staging.forget_shard(shard)
     return True

@@ -106,6 +106,19 @@ def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
     return data
 
 
+def remove_if_empty(dir_fd: int, name: str) -> bool:
+    """Remove a directory in which nothing is left; say whether it is gone. Raises `OSError`."""
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            return False
+        raise
+    return True
+
+
 def remove_tree(dir_fd: int, name: str) -> None:
     """Remove `name` and all that is below it; symbolic links are removed, never followed.
 

@@ -1,0 +1,171 @@
+"""The store survives a kill, and reports a failure, at every system call that changes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import store_driver
+from store_driver import names
+
+from cfsbuild.store.fsck import check_store
+from cfsbuild.store.store import Store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+]
+
+CALLS = (
+    "mkdir,mkdirat,openat,write,pwrite64,fchmod,fchmodat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,"
+    "unlink,unlinkat,rmdir,fsync,fdatasync,syncfs,flock,fcntl,ftruncate,utimensat"
+)
+READS = re.compile(r"O_RDONLY|F_GETF|F_SETFD|F_DUPFD|LOCK_UN")
+
+
+def run(arguments: list[str], *, strace: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    command = ["strace", "-f", "-qq", "-y", *strace, sys.executable, store_driver.__file__, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def points(arguments: list[str], store: Path, log: Path) -> list[tuple[str, int]]:
+    """Return (system call, how many of it came before and including) of each call that may change the store."""
+    result = run(arguments, strace=["-e", f"trace={CALLS}", "-o", str(log)])
+    assert result.returncode == 0, result.stderr
+    seen: Counter[str] = Counter()
+    found = []
+    for line in log.read_text().splitlines():
+        match = re.match(r"\d+ +(\w+)\(", line)
+        if not match:
+            continue
+        name = match[1]
+        seen[name] += 1
+        if str(store) in line and not READS.search(line):
+            found.append((name, seen[name]))
+    return found
+
+
+class Scene:
+    """A store in the state that a run begins with, made anew for each run."""
+
+    def __init__(self, base: Path, what: str) -> None:
+        self.base = base
+        self.what = what
+        self.store = base / "store"
+        self.source = base / "source"
+        self.start = base / "start"
+        if what != "build":
+            with Store.init(self.start) as store:
+                store_driver.build(store, "one")
+                if what == "gc":
+                    store_driver.build(store, "two")
+        if what == "repair":
+            shutil.copytree(self.start, self.source, symlinks=True)
+            damaged = max((self.start / "objects").glob("*/*"), key=lambda path: path.stat().st_size)
+            damaged.chmod(0o644)
+            with damaged.open("r+b") as file:
+                file.write(b"!")
+            damaged.chmod(0o444)
+            (self.start / "objects" / "stray").write_bytes(b"")
+
+    def reset(self) -> None:
+        shutil.rmtree(self.store, ignore_errors=True)
+        if self.start.exists():
+            shutil.copytree(self.start, self.store, symlinks=True)
+
+    def arguments(self) -> list[str]:
+        """Return the driver's command line."""
+        extra = {"build": ["two"], "rebuild": ["two"], "gc": [], "repair": [str(self.source)]}[self.what]
+        return [str(self.store), {"rebuild": "build"}.get(self.what, self.what), *extra]
+
+    def image(self) -> str | None:
+        """Return the image that the reference stands for."""
+        if not (self.store / "meta.json").exists():
+            return None
+        with Store.open(self.store) as store:
+            digest = store.resolve("images/app")
+            return digest.hex() if digest else None
+
+    def check(self, images: set[str | None]) -> None:
+        """After a fault: nothing is damaged, the reference is old or new; after another run: nothing is left."""
+        assert self.image() in images
+        if (self.store / "meta.json").exists() and self.what != "repair":
+            with Store.open(self.store) as store:
+                report = check_store(store)
+            assert report.damage == 0, report.findings
+        assert store_driver.main(self.arguments()) == 0
+        if self.what == "gc":
+            assert store_driver.main(self.arguments()) == 0
+        with Store.open(self.store) as store:
+            assert check_store(store).findings == ()
+            assert store.image("images/app") is not None
+        assert names(self.store / "cfsbuild/staging") == []
+        assert not list((self.store / "cfsbuild/trash").glob("gc-*"))
+        assert not [name for name in names(self.store) if name not in EXPECTED]
+
+
+EXPECTED = {"meta.json", "objects", "images", "cfsbuild"}
+
+
+def scene_and_points(tmp_path: Path, what: str) -> tuple[Scene, list[tuple[str, int]], set[str | None]]:
+    scene = Scene(tmp_path, what)
+    scene.reset()
+    before = scene.image()
+    found = points(scene.arguments(), scene.store, tmp_path / "log")
+    return scene, found, {before, scene.image()}
+
+
+@pytest.mark.parametrize(("what", "least"), [("build", 60), ("rebuild", 40), ("gc", 20), ("repair", 20)])
+def test_kill_at_every_call_loses_nothing_and_leaves_nothing(tmp_path, capsys, what, least):
+    scene, found, images = scene_and_points(tmp_path, what)
+    assert len(found) >= least
+    for name, number in found:
+        scene.reset()
+        result = run(
+            scene.arguments(), strace=["-e", f"inject={name}:signal=KILL:when={number}", "-o", "/dev/null"]
+        )
+        assert result.returncode in {-9, 137}, f"{name} {number} was not killed: {result.stderr}"
+        scene.check(images)
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("what", ["build", "rebuild", "gc", "repair"])
+def test_an_error_at_every_call_is_one_clear_line(tmp_path, capsys, what, error):
+    scene, found, images = scene_and_points(tmp_path, what)
+    log = tmp_path / "log"
+    survived = []
+    for name, number in found:
+        scene.reset()
+        result = run(
+            scene.arguments(),
+            strace=[
+                "-e",
+                f"inject={name}:error={error}:when={number}",
+                "-e",
+                f"trace={name}",
+                "-o",
+                str(log),
+            ],
+        )
+        injected = [line for line in log.read_text().splitlines() if "(INJECTED)" in line]
+        assert len(injected) == 1, f"{name} {number} was not injected"
+        assert "Traceback" not in result.stderr
+        if result.returncode == 0:
+            survived.append(injected[0])
+        else:
+            assert result.returncode == 7, f"{injected[0]}: {result.stderr}"
+            assert result.stderr.count("\n") == 1
+        scene.check(images)
+    assert survived == []
