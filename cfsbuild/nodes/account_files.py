@@ -39,24 +39,39 @@ class Database:
 
     def rows(self) -> list[tuple[int, list[str]]]:
         """Return (line index, fields) of each line that is an entry."""
-        found = []
+        parsed = ((index, self._fields(line)) for index, line in enumerate(self.lines))
+        return [(index, fields) for index, fields in parsed if fields is not None]
+
+    def _fields(self, line: str) -> list[str] | None:
+        """Return the fields of a line, None if it is no entry."""
+        fields = line.split(":")
+        if not fields[0] or line[0] in "+-#" or len(fields) < 3:
+            return None
+        if self._number is not None:
+            number = fields[self._number]
+            if not (number.isascii() and number.isdecimal()):
+                return None
+        return fields + [""] * (self.width - len(fields))
+
+    def _first(self, part: str, matches: Callable[[list[str]], bool]) -> tuple[int, list[str]] | None:
+        """Return the first entry that matches; only lines that contain `part` are looked at."""
         for index, line in enumerate(self.lines):
-            fields = line.split(":")
-            if not fields[0] or line[0] in "+-#" or len(fields) < 3:
-                continue
-            if self._number is None or (fields[self._number].isascii() and fields[self._number].isdecimal()):
-                found.append((index, fields + [""] * (self.width - len(fields))))
-        return found
+            if part in line:
+                fields = self._fields(line)
+                if fields is not None and matches(fields):
+                    return index, fields
+        return None
 
     def find(self, name: str) -> tuple[int, list[str]] | None:
         """Return the first entry called `name`, as a lookup would."""
-        return next((row for row in self.rows() if row[1][0] == name), None)
+        return self._first(name + ":", lambda fields: fields[0] == name)
 
     def find_number(self, number: int) -> tuple[int, list[str]] | None:
         """Return the first entry whose id is `number`."""
         if self._number is None:
             return None
-        return next((row for row in self.rows() if row[1][self._number] == str(number)), None)
+        column, wanted = self._number, str(number)
+        return self._first(f":{number}:", lambda fields: fields[column] == wanted)
 
     def add(self, fields: Sequence[str]) -> None:
         """Append an entry."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -21,6 +20,7 @@ from cfsbuild.tree.layer import Layer, Tree, make_layer
 __all__ = ["KIND", "AccountsParams", "Group", "User", "owners_of"]
 
 _SHADOW_GROUP = "shadow"
+_DATABASE_BYTES = 16 * 2**20
 
 
 def produce(context: NodeContext, params: AccountsParams, fingerprint: Fingerprint) -> Layer:
@@ -47,7 +47,7 @@ def produce(context: NodeContext, params: AccountsParams, fingerprint: Fingerpri
     entries = _files(context, tree, databases)
     entries.update(_homes(users))
     if params.sysusers:
-        path = b"/usr/lib/sysusers.d/" + os.fsencode(context.spec.name) + b".conf"
+        path = b"/usr/lib/sysusers.d/" + metadata.to_bytes(context.spec.name) + b".conf"
         content = sysusers(users, groups)
         entries[paths.normalise(path)] = metadata.regular_file(content, context.sink, mode=0o644)
     return make_layer(entries)
@@ -86,7 +86,7 @@ def _read(context: NodeContext, tree: Tree, path: bytes) -> bytes | None:
             origin=context.origin,
             reason="accounts-file",
         )
-    return metadata.read_content(context, inode)
+    return metadata.read_content(context, inode, most=_DATABASE_BYTES)
 
 
 def _files(context: NodeContext, tree: Tree, databases: Databases) -> dict[bytes, Inode]:
@@ -94,7 +94,7 @@ def _files(context: NodeContext, tree: Tree, databases: Databases) -> dict[bytes
     hidden = (0o640, int(shadow[1][2])) if shadow is not None else (0o600, 0)
     entries = {}
     for database in databases.all():
-        path = os.fsencode(database.path)
+        path = metadata.to_bytes(database.path)
         mode, gid = hidden if database in {databases.shadow, databases.gshadow} else (0o644, 0)
         entries[path] = _file(context, tree, database, path, Inode(mode=stat.S_IFREG | mode, gid=gid))
     return entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
@@ -40,7 +39,12 @@ _OVERLAY_NAMES = "trusted.overlay."
 
 def tree_path(text: str) -> bytes:
     """Return the normal form of a path that a recipe gives; raises `InputError`."""
-    return paths.normalise(os.fsencode(text))
+    return paths.normalise(to_bytes(text))
+
+
+def to_bytes(text: str) -> bytes:
+    """Return the bytes that a recipe's text stands for: UTF-8, whatever the locale."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def user_id(value: str | int, owners: Owners) -> int:
@@ -80,7 +84,7 @@ def parse_xattrs(table: Mapping[str, str]) -> Xattrs:
 
 def xattr_name(name: str) -> bytes:
     """Return the bytes of an xattr's name; raises `InputError` if no file can have it."""
-    encoded = os.fsencode(name)
+    encoded = to_bytes(name)
     if not name.startswith(_NAMESPACES) or name in _NAMESPACES:
         raise InputError(
             f"extended attribute {name!r} is in no known namespace",
@@ -108,7 +112,7 @@ def xattr_value(name: str, text: str) -> bytes:
 
             value = base64.b64decode(text[2:], validate=True)
         else:
-            value = os.fsencode(text)
+            value = to_bytes(text)
     except ValueError as error:
         raise InputError(
             f"value of extended attribute {name!r} is not what its prefix says", details=str(error)
@@ -181,8 +185,12 @@ def regular_file(  # noqa: PLR0913 (what an inode consists of)
     )
 
 
-def read_content(context: NodeContext, inode: Inode) -> bytes:
-    """Return the content of a regular file of the input tree."""
+def read_content(context: NodeContext, inode: Inode, *, most: int) -> bytes:
+    """Return the content of a regular file of the input tree. Raises `BuildError` beyond `most` bytes."""
+    if inode.size > most:
+        raise BuildError(
+            f"a file of {inode.size} bytes is larger than the {most} that are read", reason="size"
+        )
     if not inode.digest:
         return inode.content
     if context.read_object is None:

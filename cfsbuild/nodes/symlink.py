@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from typing import Annotated
@@ -42,7 +41,7 @@ class SymlinkParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def check(spec: NodeSpec) -> Iterator[Problem]:
     """Find a text that no link can have, and bad xattrs."""
     params: SymlinkParams = spec.params
-    text = os.fsencode(params.to)
+    text = metadata.to_bytes(params.to)
     if b"\0" in text or len(text) > limits.PATH_BYTES:
         yield Problem(
             f"{spec.name}: a link's text is at most {limits.PATH_BYTES} bytes long and has no NUL",
@@ -56,7 +55,7 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
 def produce(context: NodeContext, params: SymlinkParams, fingerprint: Fingerprint) -> Layer:
     """Return the layer with the link."""
     del fingerprint
-    text = os.fsencode(params.to)
+    text = metadata.to_bytes(params.to)
     xattrs = metadata.parse_xattrs(params.xattrs)
     metadata.check_xattr_space(xattrs)
     inode = Inode(

@@ -11,6 +11,7 @@ import msgspec
 from cfsbuild.errors import CfsError, Origin, Problem
 from cfsbuild.tree import paths
 from cfsbuild.tree.diff import inode_changes
+from cfsbuild.tree.globs import literal_glob
 from cfsbuild.tree.inode import Inode
 
 SHOWN_PER_PAIR = 10
@@ -69,7 +70,7 @@ class Conflict(msgspec.Struct, frozen=True):
         return Problem(
             f"{self.earlier.node} and {self.later.node} both provide {shown}, and differ",
             "\n".join(details),
-            f'if {self.later.node} is meant to win, {needs}add "{shown}" to its replaces;'
+            f"if {self.later.node} is meant to win, {needs}add {_quoted(shown)} to its replaces;"
             " else leave the path out of one of them",
             self.later.origin,
         )
@@ -155,6 +156,12 @@ def _summarised(conflicts: Sequence[Conflict]) -> tuple[Problem, ...]:
                 )
             )
     return tuple(problems)
+
+
+def _quoted(path: str) -> str:
+    """Return a glob for just this path, as a TOML string."""
+    glob = literal_glob(path)
+    return f"'{glob}'" if "\\" in glob else f'"{glob}"'
 
 
 def _common(conflicts: Sequence[Conflict]) -> str:

@@ -15,7 +15,6 @@ each is an atomic group and nothing is tried twice.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,10 @@ def compile_globs(patterns: Iterable[str | bytes]) -> Globs:
     Raises `InputError` for an empty pattern, an unclosed set, a dangling backslash, a reversed range, and
     for `.`, `..`, NUL or a trailing slash, which no tree path can have.
     """
-    texts = tuple(os.fsdecode(pattern) for pattern in patterns)
+    texts = tuple(
+        pattern.decode("utf-8", "surrogateescape") if isinstance(pattern, bytes) else pattern
+        for pattern in patterns
+    )
     literals: set[bytes] = set()
     regexes: list[bytes] = []
     for text in texts:
@@ -87,6 +89,11 @@ def glob_problem(pattern: str) -> str | None:
     return None
 
 
+def literal_glob(path: str) -> str:
+    """Return a glob that matches `path` and nothing else."""
+    return "".join("\\" + char if char in "*?[\\" else char for char in path)
+
+
 class _Wild:
     """A component with wild cards, as a regex."""
 
@@ -102,7 +109,7 @@ _ANY_DIRECTORIES = _Wild(b"")
 
 def _components(text: str) -> list[bytes | _Wild]:
     """Split a pattern into literal names (unescaped), `**` and wild components."""
-    pattern = os.fsencode(text)
+    pattern = text.encode("utf-8", "surrogateescape")
     if pattern == ROOT:
         return []
     if not pattern:
@@ -135,7 +142,7 @@ def _split(text: str, pattern: bytes) -> list[bytes]:
     parts = pattern.split(b"/")
     for part in parts[1:] if not parts[0] else parts:
         if not part or part in {b".", b".."}:
-            raise InputError(f"glob {text!r} contains {repr(os.fsdecode(part)) if part else 'an empty name'}")
+            raise InputError(f"glob {text!r} contains {repr(part.decode()) if part else 'an empty name'}")
     return parts
 
 

@@ -5,8 +5,6 @@ A path never becomes a path of the host; it names an entry of a tree and nothing
 
 from __future__ import annotations
 
-import os
-
 from cfsbuild import limits
 from cfsbuild.errors import InputError
 
@@ -76,8 +74,11 @@ def depth_first(path: bytes) -> bytes:
 
 def show(path: bytes) -> str:
     r"""Return `path` for people: UTF-8 where it is, everything unprintable as `\xHH`."""
-    text = os.fsdecode(path)
+    # Not os.fsdecode, which follows the locale.
+    text = path.decode("utf-8", "surrogateescape")
     return "".join(
-        char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        char
+        if char.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
         for char in text
     )

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 
 import pytest
 from node_helpers import Objects, problems, run, spec, tree_of
@@ -324,3 +325,17 @@ def test_a_second_accounts_node_adds_to_the_first():
         line.split(":")[0] for line in objects.content(tree.entries[b"/etc/passwd"]).decode().splitlines()
     ]
     assert names == ["root", "app", "z"]
+
+
+def test_thousands_of_accounts_take_seconds_at_most():
+    users = [{"name": f"u{i}", "uid": 1000 + i} for i in range(1500)]
+    start = time.process_time()
+    layer = run("accounts", users=users)
+    assert time.process_time() - start < 10
+    assert len(layer.entries) == 4
+
+
+def test_a_database_of_absurd_size_is_refused():
+    inode = Inode(mode=stat.S_IFREG | 0o644, size=2**40, digest=b"x" * 32)
+    with pytest.raises(BuildError, match="is larger than"):
+        run("accounts", None, tree_of(make_layer({b"/etc/passwd": inode})), **APP)

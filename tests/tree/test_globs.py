@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.errors import InputError
-from cfsbuild.tree.globs import compile_globs, glob_problem
+from cfsbuild.tree.globs import compile_globs, glob_problem, literal_glob
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,27 @@ def test_several_globs_match_if_one_does_and_none_match_nothing():
     matcher = compile_globs(["/a", "/b/*", "*.c"])
     assert [p for p in (b"/a", b"/b/x", b"/z/y.c", b"/z") if matcher(p)] == [b"/a", b"/b/x", b"/z/y.c"]
     assert not compile_globs([])(b"/a")
+
+
+@given(st.text("ab*?[]\\!-", min_size=1, max_size=6).map(lambda name: "/" + name))
+def test_a_literal_glob_matches_its_path_only(path):
+    matcher = compile_globs([literal_glob(path)])
+    assert matcher(path.encode())
+    assert not matcher(path.encode() + b"a")
+    assert not matcher(b"/ab" if path != "/ab" else b"/a")
+
+
+def test_the_locale_changes_nothing():
+    code = (
+        "from cfsbuild.tree.globs import compile_globs; from cfsbuild.tree.paths import show;"
+        "print(compile_globs(['/caf\\u00e9*'])('/caf\\u00e9s'.encode()), ascii(show(b'/\\xc3\\xa9\\xff')))"
+    )
+    for locale in ("C", "C.UTF-8", "en_US.ISO-8859-1"):
+        environment = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert answer.stdout == "True '/\\xe9\\\\xff'\n"
 
 
 @pytest.mark.parametrize(
