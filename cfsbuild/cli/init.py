@@ -51,10 +51,11 @@ def write_project(directory: Path, name: str) -> list[Path]:
 
     Raises `UsageError`, and writes nothing, if one of them exists.
     """
-    from cfsbuild import templates  # noqa: PLC0415 (this verb only)
+    from importlib import import_module  # noqa: PLC0415 (this verb only)
+
     from cfsbuild.recipe.template import render_file  # noqa: PLC0415
 
-    source = Path(templates.__path__[0])
+    source = Path(import_module("cfsbuild.templates").__path__[0])
     texts = {
         directory / file: render_file(str(source / template), {"name": name}, origin=Origin(template))
         for file, (template, _) in FILES.items()

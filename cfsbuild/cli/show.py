@@ -90,11 +90,22 @@ def _tables(recipe: Recipe, *, everything: bool) -> dict[tuple[str, ...], dict[s
 def _written(spec: NodeSpec | TargetSpec, common: Mapping[str, Any], *, everything: bool) -> dict[str, Any]:
     """Return the keys of a node or target: those that somebody wrote, or all that have a value."""
     values = {**common, **msgspec.to_builtins(spec.params)}
-    return {
-        key: value
-        for key, value in values.items()
-        if value is not None and (everything or key in spec.origins)
-    }
+    written: dict[str, Any] = _pick(values, "", None if everything else spec.origins)
+    return written
+
+
+def _pick(value: Any, place: str, written: Mapping[str, Origin] | None) -> Any:  # noqa: ANN401 (plain data)
+    """Leave out what has no value, at any depth, and what is not in `written` unless that is None."""
+    if isinstance(value, dict):
+        found = {f"{place}.{key}".lstrip("."): (key, item) for key, item in value.items()}
+        return {
+            key: _pick(item, path, written)
+            for path, (key, item) in found.items()
+            if item is not None and (written is None or path in written)
+        }
+    if isinstance(value, list | tuple):
+        return [_pick(item, f"{place}.{index}", written) for index, item in enumerate(value)]
+    return value
 
 
 def _notes(recipe: Recipe, name: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, str]:

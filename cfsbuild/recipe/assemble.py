@@ -15,7 +15,7 @@ from cfsbuild.recipe.include import Merged
 from cfsbuild.recipe.marked import Marked, key_text, origins
 from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec
 from cfsbuild.recipe.origins import ENVIRONMENT
-from cfsbuild.recipe.problems import suggestion
+from cfsbuild.recipe.problems import MOST_PROBLEMS, suggestion
 from cfsbuild.recipe.validate import convert
 from cfsbuild.recipe.variables import Combination
 
@@ -69,7 +69,7 @@ def assemble(  # noqa: PLR0913 (what is known about one combination)
 
 def _check_sections(table: Marked, problems: list[Problem]) -> None:
     for key, value in table.data.items():
-        if key not in SECTIONS:
+        if key not in SECTIONS and len(problems) < MOST_PROBLEMS:
             brief = f"unknown key `{key_text((key,))}`"
             problems.append(Problem(brief, "", suggestion(key, SECTIONS, what="keys"), value.origin))
 
@@ -149,6 +149,8 @@ def _nodes(table: Marked, kinds: Mapping[str, Schema], problems: list[Problem]) 
     problems.extend(needs.check(wanted, known=entries))
     result = {}
     for name, entry in entries.items():
+        if len(problems) > MOST_PROBLEMS:
+            break
         common = _common(entry, NodeTable, problems)
         if common is None or not _known(entry, common.kind, kinds, "node", problems):
             continue
@@ -191,6 +193,8 @@ def _targets(
         entries = {_IMAGE_TARGET: Marked(table.origin, {}), **entries}
     result = {}
     for name, entry in entries.items():
+        if len(problems) > MOST_PROBLEMS:
+            break
         common = _common(entry, TargetTable, problems)
         if common is None:
             continue

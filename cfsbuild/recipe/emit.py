@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
-from cfsbuild.recipe.marked import key_text
+from cfsbuild.recipe.marked import escaped, key_text, quoted
 
 _LONG = 100
 
@@ -20,7 +18,7 @@ def value(data: Any) -> str:  # noqa: ANN401 (any plain data)
     if isinstance(data, bool):
         return "true" if data else "false"
     if isinstance(data, str):
-        return _lines(data) if "\n" in data.rstrip("\n") else _string(data)
+        return _lines(data) if "\n" in data.rstrip("\n") else quoted(data)
     if isinstance(data, int | float):
         return repr(data)
     if isinstance(data, list | tuple):
@@ -35,7 +33,7 @@ def _inline(data: Any) -> str:  # noqa: ANN401
     if isinstance(data, list | tuple):
         return f"[{', '.join(_inline(item) for item in data)}]"
     if isinstance(data, str):
-        return _string(data)
+        return quoted(data)
     if isinstance(data, bool | int | float):
         return value(data)
     raise TypeError(f"{type(data).__name__} has no form in TOML")
@@ -48,24 +46,20 @@ def _array(items: list[str]) -> str:
     return "[\n" + "".join(f"    {item},\n" for item in items) + "]"
 
 
-def _string(text: str) -> str:
-    # JSON's escapes are TOML's, but TOML escapes DEL, too.
-    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
-
-
 def _lines(text: str) -> str:
     """Return a string of several lines as a multi-line string, whose first newline does not count."""
-    return '"""\n' + "\n".join(map(_line, text.split("\n"))) + '"""'
+    *lines, last = text.split("\n")
+    ending = escaped(last) if last.endswith('"') else _line(last)
+    return '"""\n' + "".join(_line(line) + "\n" for line in lines) + ending + '"""'
 
 
 def _line(text: str) -> str:
-    body = _string(text)[1:-1]
-    # Quotes may stand there as they are, unless they could be taken for the end.
-    return body if '"""' in text or text.endswith('"') else body.replace('\\"', '"')
+    """Return one line of a multi-line string: quotes may stand there as they are, unless they end it."""
+    return escaped(text) if '"""' in text else escaped(text).replace('\\"', '"')
 
 
 def table(name: tuple[str, ...], data: Mapping[str, Any], notes: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of a table; `notes` are comments for keys, and for the table itself under the key ``."""
+    """Yield the lines of a table; `notes` are comments for keys, and for the table itself under ``."""
     yield f"[{key_text(name)}]{_comment(notes.get('', ''))}"
     for key, item in data.items():
         text = value(item)

@@ -20,6 +20,9 @@ from cfsbuild.recipe.marked import Key
 DEPTH = 2 * limits.TOML_KEY_PARTS
 """Most parts of a whole key path, tables and array indexes included."""
 
+KEYS = 50_000
+"""Most tables, keys and array items in one file."""
+
 _BLANK = re.compile(r"[ \t\r]*+")
 _LINES = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]++")
@@ -28,6 +31,8 @@ _LITERAL = re.compile(r"'([^'\n]*+)'")
 _LONG_BASIC = re.compile(r'"""(?:[^"\\]++|\\.|"(?!""))*+"""(?:"{0,2})', re.DOTALL)
 _LONG_LITERAL = re.compile(r"'''(?:[^']++|'(?!''))*+'''(?:'{0,2})")
 _PLAIN = re.compile(r"[^,\]}#\n]++")
+_SIMPLE_LINE = re.compile(r"""([A-Za-z0-9_-]++)[ \t]*+=[ \t]*+(?:"[^"\\\n]++"|[^"'\[{,\]}#\n]++)(?=\n|\Z)""")
+"""The commonest line, a bare key and a value on it: read in one step."""
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)")
 _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b", '"': '"', "\\": "\\"}
 
@@ -75,11 +80,21 @@ class _Scanner:
         """Read everything."""
         table: Key = ()
         while self._skip(_LINES) < len(self.text):
+            self._count()
+            simple = _SIMPLE_LINE.match(self.text, self.position)
+            if simple and len(table) < DEPTH:
+                self.found[*table, simple[1]] = self.line_here()
+                self.position = simple.end()
+                continue
             if self._at("["):
                 table = self._header()
             else:
                 self._assignment(table)
             self._end_of_line()
+
+    def _count(self) -> None:
+        if len(self.found) > KEYS:
+            raise _Stop(f"there are more than {KEYS:,} keys and values")
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
         """Move behind what `pattern`, which also matches nothing, matches here."""
@@ -184,6 +199,7 @@ class _Scanner:
         self._expect("[")
         index = 0
         while True:
+            self._count()
             self._skip(_LINES)
             if self._at("]"):
                 break

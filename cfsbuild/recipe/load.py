@@ -15,7 +15,7 @@ from cfsbuild.recipe.include import Merged, read_recipe
 from cfsbuild.recipe.marked import Marked
 from cfsbuild.recipe.model import Recipe
 from cfsbuild.recipe.problems import collect
-from cfsbuild.recipe.template import is_simple
+from cfsbuild.recipe.template import Renderer, is_simple
 from cfsbuild.recipe.variables import Combination, check_profiles, combinations
 
 
@@ -90,7 +90,8 @@ def _render(table: Marked, chosen: list[Combination], template_nodes: list[str])
     """Render every combination: here if nothing can go wrong, else in a child process with limits."""
 
     def work(progress: bounded.Progress | None) -> list[rendering.Outcome]:
-        return [rendering.render(table, item, template_nodes, progress) for item in chosen]
+        renderer = Renderer(progress)
+        return [rendering.render(renderer, table, item, template_nodes) for item in chosen]
 
     used = [*rendering.templates(table)]
     for item in chosen:

@@ -74,11 +74,19 @@ def _collect(value: Marked, path: str, result: dict[str, Origin]) -> None:
 def key_text(key: Key) -> str:
     """Return a key path as TOML writes it: parts that are not bare are quoted, indexes are plain numbers."""
     return ".".join(
-        part if isinstance(part, str) and part and _BARE.issuperset(part) else _quoted(part) for part in key
+        part if isinstance(part, str) and part and _BARE.issuperset(part) else _part(part) for part in key
     )
 
 
-def _quoted(part: str | int) -> str:
-    if isinstance(part, int):
-        return str(part)
-    return msgspec.json.encode(part).decode()
+def _part(part: str | int) -> str:
+    return str(part) if isinstance(part, int) else quoted(part)
+
+
+def quoted(text: str) -> str:
+    """Return a string as TOML's basic string."""
+    return f'"{escaped(text)}"'
+
+
+def escaped(text: str) -> str:
+    """Return what stands between the quotes of a basic string: JSON's escapes are TOML's; DEL is one more."""
+    return msgspec.json.encode(text).decode()[1:-1].replace("\x7f", "\\u007f")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from cfsbuild.errors import Origin, Problem
 from cfsbuild.recipe.marked import Marked
-from cfsbuild.recipe.problems import suggestion
+from cfsbuild.recipe.problems import MOST_PROBLEMS, suggestion
 
 Needs = Mapping[str, Sequence[tuple[str, Origin]]]
 """For each node, what it needs and where that is written."""
@@ -27,10 +27,9 @@ def check(needs: Needs, *, known: Collection[str]) -> list[Problem]:
         for name, origin in wanted:
             if name == node:
                 problems.append(Problem(f"node `{node}` needs itself", "", "remove it from `needs`", origin))
-            elif name not in known:
-                others = [other for other in known if other != node]
+            elif name not in known and len(problems) < MOST_PROBLEMS:
                 brief = f"node `{node}` needs `{name}`, which does not exist"
-                problems.append(Problem(brief, "", suggestion(name, others, what="nodes"), origin))
+                problems.append(Problem(brief, "", suggestion(name, known, what="nodes"), origin))
     problems.extend(_circle(circle) for circle in _circles(needs))
     return problems
 

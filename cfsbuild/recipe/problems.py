@@ -6,7 +6,11 @@ from collections.abc import Iterable
 
 from cfsbuild.errors import Problem, RecipeError
 
+MOST_PROBLEMS = 200
+"""After this many problems nothing more is looked for: nobody reads on, and guesses take time."""
+
 _LISTED = 12
+_COMPARED = 1000
 
 
 def collect(problems: Iterable[Problem]) -> RecipeError:
@@ -35,11 +39,12 @@ def suggestion(name: str, known: Iterable[str], *, what: str) -> str:
     names = sorted(known)
     if not names:
         return f"there are no {what} here"
-    import difflib  # noqa: PLC0415 (only when something is wrong)
+    if len(names) <= _COMPARED and len(name) <= _COMPARED:
+        import difflib  # noqa: PLC0415 (only when something is wrong)
 
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        if near:
+            return f"did you mean `{near[0]}`?"
     listed = ", ".join(f"`{known_name}`" for known_name in names[:_LISTED])
     more = ", …" if len(names) > _LISTED else ""
     return f"known {what}: {listed}{more}"

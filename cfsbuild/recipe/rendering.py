@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from cfsbuild.errors import Origin, Problem, RecipeError
-from cfsbuild.recipe.bounded import Progress
 from cfsbuild.recipe.marked import Marked, children
 from cfsbuild.recipe.template import Renderer, is_template
 from cfsbuild.recipe.variables import Combination
@@ -62,13 +61,10 @@ def strings(value: Marked) -> Iterator[Marked]:
 
 
 def render(
-    table: Marked, combination: Combination, template_nodes: Collection[str], progress: Progress | None = None
+    renderer: Renderer, table: Marked, combination: Combination, template_nodes: Collection[str]
 ) -> Outcome:
-    """Render one combination; `template_nodes` are the nodes whose `template` names a file.
-
-    `progress` is told of every template before it is rendered.
-    """
-    renderer = Renderer(progress)
+    """Render one combination; `template_nodes` are the nodes whose `template` names a file."""
+    renderer.files.clear()
     problems: list[Problem] = []
     variables = _resolve(combination.values, renderer, problems)
     texts: list[str | None] = []

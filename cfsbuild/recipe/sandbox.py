@@ -43,6 +43,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             finalize=_printable,
             loader=jinja2.FunctionLoader(functools.partial(_load, sources)),
         )
+        self.compiled: dict[str, jinja2.Template] = {}
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
         del self.filters["random"]
@@ -67,7 +68,8 @@ def _load(sources: Mapping[str, tuple[str, str]], name: str) -> tuple[str, str, 
     if name not in sources:
         return None
     file, text = sources[name]
-    return text, file, lambda: True
+    # Compiled templates are kept by name, and a name may stand for another file from another directory.
+    return text, file, lambda: sources.get(name) == (file, text)
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401
@@ -152,7 +154,10 @@ def render(
     Raises `RecipeError`.
     """
     try:
-        template = environment.from_string(text)
+        template = environment.compiled.get(text)
+        if template is None:
+            # A matrix renders the same texts again and again.
+            template = environment.compiled[text] = environment.from_string(text)
         result = template.render(variables)
     except jinja2.TemplateSyntaxError as error:
         raise _syntax(error, origin, file) from None

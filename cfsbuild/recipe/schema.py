@@ -1,7 +1,7 @@
 """The language of recipes as a JSON schema, for editors and other programs.
 
-Draft 7, since that is what TOML editors understand. It accepts every recipe that the loader accepts; the
-loader checks more (paths, globs, references between nodes).
+Draft 7, since that is what TOML editors understand. It accepts every recipe that the loader accepts, and
+files that are only parts of one; the loader checks more (paths, globs, references between nodes).
 """
 
 from __future__ import annotations
@@ -48,14 +48,20 @@ def json_schema(node_kinds: Mapping[str, Schema], target_kinds: Mapping[str, Tar
     }
     nodes = {kind: names[schema.params] for kind, schema in node_kinds.items()}
     targets = {kind: names[schema.params] for kind, schema in target_kinds.items()}
+    definitions["complete"] = _complete(definitions, nodes)
+    for name in (names[ImageTable], *nodes.values()):
+        definitions[name].pop("required", None)
     definitions["node"] = _by_kind(definitions, names[NodeTable], nodes, node_kinds)
-    definitions["target"] = _target(definitions, names[TargetTable], targets, target_kinds)
+    definitions["target"] = _by_kind(definitions, names[TargetTable], targets, target_kinds)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "cfsbuild recipe",
         "type": "object",
         "additionalProperties": False,
         "properties": _sections(names, target_kinds),
+        # Nodes of an included file may be changed by a few keys; without includes nodes are complete.
+        "if": {"not": {"required": ["include"]}},
+        "then": {"properties": {"nodes": {"additionalProperties": _reference("complete")}}},
         "definitions": dict(sorted(definitions.items())),
     }
 
@@ -82,25 +88,56 @@ def _describe(definition: Json, struct: type[msgspec.Struct]) -> None:
 
 def _templated(schema: Json) -> Json:
     """Return a schema that admits templates wherever something else than free text is wanted."""
-    result = dict(schema)
-    if "properties" in schema:
-        result["properties"] = {key: _templated(item) for key, item in schema["properties"].items()}
+    result = _without_null(schema)
+    if "properties" in result:
+        result["properties"] = {key: _templated(item) for key, item in result["properties"].items()}
         result["additionalProperties"] = False
     for key in ("items", "additionalProperties"):
         if isinstance(result.get(key), dict):
             result[key] = _templated(result[key])
     for key in ("anyOf", "prefixItems"):
-        if key in schema:
-            result[key] = [_templated(item) for item in schema[key]]
-    pattern = _PATTERNS.get(schema.get("format", ""))
+        if key in result:
+            result[key] = [_templated(item) for item in result[key]]
+    pattern = _PATTERNS.get(result.get("format", ""))
     if pattern:
         result["pattern"] = pattern
-    if schema.get("type") in {"integer", "number", "boolean"} or "enum" in schema:
+    if result.get("type") in {"integer", "number", "boolean"} or "enum" in result:
         outer: Json = {
             key: result.pop(key) for key in ("description", "default", "examples") if key in result
         }
-        return {**outer, "anyOf": [result, {"$ref": _REFERENCE.format(name=_TEMPLATE)}]}
+        return {**outer, "anyOf": [result, _reference(_TEMPLATE)]}
     return result
+
+
+def _without_null(schema: Json) -> Json:
+    """Return a copy without the alternative null, which TOML cannot write."""
+    result = dict(schema)
+    if result.get("default", ...) is None:
+        del result["default"]
+    choices = [item for item in result.get("anyOf", []) if item != {"type": "null"}]
+    if len(choices) == 1:
+        del result["anyOf"]
+        return {**choices[0], **result}
+    if choices:
+        result["anyOf"] = choices
+    return result
+
+
+def _complete(definitions: Json, params: Mapping[str, str]) -> Json:
+    """Return the schema that demands of a node the keys that its kind cannot do without."""
+    cases = [
+        {"if": _is_kind(kind), "then": {"required": definitions[name].get("required", [])}}
+        for kind, name in params.items()
+    ]
+    return {"required": ["kind"], "allOf": cases}
+
+
+def _is_kind(kind: str) -> Json:
+    return {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
+
+
+def _reference(name: str) -> Json:
+    return {"$ref": _REFERENCE.format(name=name)}
 
 
 def _by_kind(definitions: Json, common: str, params: Mapping[str, str], kinds: Mapping[str, Any]) -> Json:
@@ -111,28 +148,17 @@ def _by_kind(definitions: Json, common: str, params: Mapping[str, str], kinds: M
         summary = getattr(kinds[kind], "summary", "")
         own = {key: value for key, value in definitions[name].items() if key not in {"title", "description"}}
         then = {**own, "properties": {**shared, **own.get("properties", {})}, "description": summary}
-        condition = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
-        cases.append({"if": condition, "then": then})
+        cases.append({"if": _is_kind(kind), "then": then})
     return {
         "type": "object",
         "description": definitions[common].get("description", ""),
-        "required": ["kind"],
         "properties": {**shared, "kind": {**shared["kind"], "enum": list(params)}},
         "allOf": cases,
     }
 
 
-def _target(definitions: Json, common: str, params: Mapping[str, str], kinds: Mapping[str, Any]) -> Json:
-    schema = _by_kind(definitions, common, params, kinds)
-    del schema["required"]
-    return schema
-
-
 def _sections(names: Mapping[type[msgspec.Struct], str], target_kinds: Mapping[str, Any]) -> Json:
-    def reference(name: str) -> Json:
-        return {"$ref": _REFERENCE.format(name=name)}
-
-    target = reference("target")
+    target = _reference("target")
     # Without `kind` a target's own name is its kind.
     named = {
         kind: {"allOf": [target, {"if": {"not": {"required": ["kind"]}}, "then": _as_kind(names, schema)}]}
@@ -142,15 +168,15 @@ def _sections(names: Mapping[type[msgspec.Struct], str], target_kinds: Mapping[s
     axis = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer", "boolean"]}}
     shapes: dict[str, Json] = {
         "include": {"anyOf": [text, {"type": "array", "items": text}]},
-        "image": reference(names[ImageTable]),
+        "image": _reference(names[ImageTable]),
         "vars": {"type": "object"},
-        "profiles": {"type": "object", "additionalProperties": reference(names[ProfileTable])},
+        "profiles": {"type": "object", "additionalProperties": _reference(names[ProfileTable])},
         "matrix": {"type": "object", "additionalProperties": axis},
-        "nodes": {"type": "object", "additionalProperties": reference("node")},
+        "nodes": {"type": "object", "additionalProperties": _reference("node")},
         "targets": {"type": "object", "properties": named, "additionalProperties": target},
     }
     return {key: {**shapes[key], "description": SECTIONS[key]} for key in SECTIONS}
 
 
 def _as_kind(names: Mapping[type[msgspec.Struct], str], schema: TargetSchema) -> Json:
-    return {"$ref": _REFERENCE.format(name=names[schema.params])}
+    return _reference(names[schema.params])

@@ -30,7 +30,7 @@ def is_template(text: str) -> bool:
 
 def is_simple(text: str) -> bool:
     """Say whether a template has nothing in it but references to whole variables (`{{ NAME }}`)."""
-    if "{%" in text or "{#" in text:
+    if any(other in text for other in ("{%", "{#", "{{{", "}}}")):
         return False
     found = _REFERENCE.findall(text)
     return text.count("{{") == len(found) == text.count("}}") and _CONSTANTS.isdisjoint(found)

@@ -11,7 +11,7 @@ from msgspec import inspect
 from cfsbuild.errors import Problem
 from cfsbuild.recipe import formats, shapes
 from cfsbuild.recipe.marked import Marked, key_text, plain
-from cfsbuild.recipe.problems import suggestion
+from cfsbuild.recipe.problems import MOST_PROBLEMS, suggestion
 
 Params = TypeVar("Params", bound=msgspec.Struct)
 
@@ -110,6 +110,8 @@ class _Checker:
                 result[key] = item.data
             elif key not in fields:
                 good = False
+                if len(self.problems) > MOST_PROBLEMS:
+                    continue
                 self._unknown(key, value, item, [*fields, *self._also_known])
             else:
                 result[key] = _Checker(self.problems).value(item, fields[key].type)
