@@ -45,13 +45,16 @@ class ArchiveParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     format: Annotated[
         Format, msgspec.Meta(description="How the archive is compressed; `auto` looks at its first bytes.")
     ] = "auto"
-    sha256: Annotated[
-        str | None,
-        msgspec.Meta(
-            description="What the archive file's SHA-256 must be, in hexadecimal.",
-            pattern="^[0-9a-fA-F]{64}$",
-        ),
-    ] = None
+    sha256: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="What the archive file's SHA-256 must be, in hexadecimal.",
+                pattern="^[0-9a-fA-F]{64}$",
+            ),
+        ]
+        | None
+    ) = None
     strip_components: Annotated[
         int,
         msgspec.Meta(description="Leading components to drop from every name.", ge=0, le=limits.PATH_DEPTH),
