@@ -7,6 +7,7 @@ digest in hex, the name of a reference in the store.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -74,7 +75,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
             if self.kind == "dump":
                 from cfsbuild.tree.dump import parse_dump_bytes  # noqa: PLC0415 (not for images)
 
-                yield from parse_dump_bytes(self.data)
+                yield from parse_dump_bytes(self.data, digest_size=_digest_size(self.data), name=self.name)
             else:
                 yield from self.read().entries()
 
@@ -89,6 +90,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
         with naming(self.name):
             return from_dump(self.entries())
+
+
+def _digest_size(dump: bytes) -> int:
+    """Return the size in bytes of the digests in a dump, by the first line that has one."""
+    for line in io.BytesIO(dump):
+        fields = line.split(b" ", 11)
+        digest = fields[10].strip() if len(fields) > 10 else b"-"
+        if digest != b"-":
+            return 64 if len(digest) == 128 else 32
+    return 32
 
 
 @contextlib.contextmanager

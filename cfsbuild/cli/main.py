@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _guarded_front_end(name: str, argv: list[str]) -> int:
-    """Run a front end. Its own `main` speaks about errors as the C tool does; only signals are left to us."""
+    """Run a front end. Its own `main` speaks about errors as the C tool does; this is for what is left."""
     from cfsbuild.cli.front_end import run_front_end  # noqa: PLC0415 (keeps click out)
 
     try:
@@ -64,7 +64,18 @@ def _guarded_front_end(name: str, argv: list[str]) -> int:
         return EXIT_TERMINATED
     except BrokenPipeError:
         return _after_broken_pipe()
+    except Exception as error:  # noqa: BLE001 (the last line: the C tools end with 1 and one line of text)
+        sys.stderr.write(f"{name}: {_one_line(error)}\n")
+        return 1
     return status
+
+
+def _one_line(error: Exception) -> str:
+    from cfsbuild.errors import CfsError  # noqa: PLC0415 (only when something went wrong)
+
+    if isinstance(error, (CfsError, OSError)):
+        return str(error)
+    return f"internal error: {type(error).__name__}: {error}"
 
 
 def _verbs(argv: list[str]) -> int:

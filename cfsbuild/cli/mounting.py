@@ -13,7 +13,7 @@ from cfsbuild.cli.contents import first_of_each_object, object_directories, obje
 from cfsbuild.cli.images import Image, image_digest, open_image
 from cfsbuild.cli.settings import Settings
 from cfsbuild.deploy.spec import MountSpec, Verity
-from cfsbuild.errors import InputError, UsageError
+from cfsbuild.errors import InputError, UsageError, VerificationError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -70,7 +70,8 @@ def plan_mount(  # noqa: PLR0913 (what a mount is)
     """Return how to mount the image that `text` means.
 
     With `verity` "try" the kernel is asked to check only if image and objects have fs-verity, since reading
-    objects that lack it would fail. Raises `UsageError` if there is nowhere to take objects from.
+    objects that lack it would fail. Raises `UsageError` if there is nowhere to take objects from,
+    `VerificationError` if the image does not have the `digest` that is given.
     """
     image = open_image(settings, text)
     if image.kind == "dump":
@@ -81,20 +82,34 @@ def plan_mount(  # noqa: PLR0913 (what a mount is)
             f"there is no store at {settings.store_path} to take contents from",
             resolution="name the objects' directory with --objects, or the store with --store",
         )
+    _check_digest(image, digest)
     reason = "no verity was asked for" if verity == "off" else ""
     if verity == "try":
         reason = _why_no_verity(image, directories)
     spec = MountSpec(
         image=str(image.path.absolute()),
         objects=tuple(str(directory) for directory in directories),
-        digest=digest or (image_digest(image.name, image.data) if verity == "require" else ""),
-        verity="off" if reason else verity,
+        digest="" if reason else digest.lower() or image_digest(image.name, image.data),
+        verity="off" if reason else "require",
         read_only=not upper,
         upper=upper,
         work=work,
         idmap=idmap,
     )
     return Plan(image, spec, reason)
+
+
+def _check_digest(image: Image, digest: str) -> None:
+    """Compare the image with the digest that the user expects; the kernel does it again if it can."""
+    if not digest:
+        return
+    found = image_digest(image.name, image.data)
+    if found != digest.lower():
+        raise VerificationError(
+            f"{image.name} does not have the digest that it should have",
+            details=f"expected {digest.lower()}\nfound    {found}",
+            reason="image-digest",
+        )
 
 
 def _why_no_verity(image: Image, directories: tuple[Path, ...]) -> str:

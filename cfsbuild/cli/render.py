@@ -51,6 +51,11 @@ def human_size(size: int) -> str:
     return f"{-(-size // scale)}{_UNITS[unit]}"
 
 
+def size_text(size: int) -> str:
+    """Return `size` with its unit, for a sentence."""
+    return count(size, "byte") if size < 1024 else f"{human_size(size)[:-1]} {human_size(size)[-1]}iB"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """Return `number` and `noun`, in the plural (default: with an s) where that is right."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"

@@ -225,7 +225,7 @@ def _lines(result: Verification, *, only_structure: bool) -> Iterator[str]:
     if only_structure:
         yield "  objects  not checked"
         return
-    yield f"  objects  {render.count(result.objects, 'object')}, {render.human_size(result.bytes)} read"
+    yield f"  objects  {render.count(result.objects, 'object')}, {render.size_text(result.bytes)} read"
     if result.undigested:
         files = render.count(result.undigested, "file")
         yield f"  warning  {files} without a digest: nothing vouches for them"

@@ -26,7 +26,7 @@ def test_verify_says_ok_and_what_it_read(lab, run):
     outcome = run("verify", "a.cfs")
     assert outcome.status == 0
     assert outcome.lines[0] == "a.cfs: ok"
-    assert outcome.lines[2] == "  objects  1 object, 1.1K read"
+    assert outcome.lines[2] == "  objects  1 object, 1.1 KiB read"
     assert run("verify", "-q", "a.cfs") == (0, b"", "")
 
 

@@ -214,3 +214,17 @@ def test_times_equal_what_date_prints(seconds):
 def test_times_that_no_calendar_has_are_shown_as_numbers():
     assert render.utc_time(2**62) == f"@{2**62}"
     assert render.utc_time(-(2**62)) == f"@{-(2**62)}"
+
+
+def test_a_damaged_dump_is_refused_with_its_line(lab, run):
+    (lab.directory / "a.dump").write_bytes(lab.dump(lambda text: text.replace("40755 2", "4x755 2", 1)))
+    outcome = run("ls", "a.dump")
+    assert outcome.status == 1
+    assert outcome.err.startswith("a.dump:3: error: ")
+
+
+def test_dumps_with_sha512_digests_are_read(lab, run):
+    digest = "ab" * 64
+    line = f"/f 100 100644 1 0 0 0 0.0 {digest[:2]}/{digest[2:]} - {digest}\n"
+    (lab.directory / "a.dump").write_text(f"/ 4096 40755 2 0 0 0 0.0 - - -\n{line}")
+    assert run("ls", "--json", "a.dump").json["entries"][0]["digest"] == digest

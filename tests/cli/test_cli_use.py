@@ -155,11 +155,27 @@ def test_shell_runs_a_command_in_the_image_and_keeps_its_status(run, rootfs, cap
 
 @can_mount
 def test_shell_leaves_nothing_mounted_and_changes_nothing(run, rootfs):
-    before = Path("/proc/self/mountinfo").read_text()
     assert (
         run("shell", "-w", rootfs, "/bin/sh", "-c", "echo x > /etc/hostname; busybox cat /etc/hostname").out
         == b"x\n"
     )
     assert run("shell", rootfs, "/bin/sh", "-c", "echo x > /etc/hostname").status != 0
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert "cfsbuild-shell-" not in Path("/proc/self/mountinfo").read_text()
     assert run("cat", rootfs, "/etc/hostname").out == b"edge\n"
+
+
+def test_an_image_with_another_digest_than_expected_is_not_mounted(lab, run, target):
+    lab.image()
+    outcome = run("mount", "--digest", "0" * 64, "a.cfs", target)
+    assert outcome.status == 5
+    assert "does not have the digest" in outcome.err
+    right = run("verify", "--json", "a.cfs").json["digest"]
+    assert run("mount", "-n", "--digest", right.upper(), "a.cfs", target).status == 0
+
+
+@pytest.mark.parametrize("verity", ["off", "try"])
+def test_verity_that_nothing_here_has_is_not_asked_for(lab, run, target, verity):
+    lab.image()
+    document = run("mount", "-n", "--verity", verity, "a.cfs", target).json
+    assert document["verity"] in ({"off"} if verity == "off" else {"off", "require"})
+    assert bool(document["digest"]) is (document["verity"] == "require")
