@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated
 
 import msgspec
@@ -103,7 +103,7 @@ def gather(context: NodeContext, params: AttributesParams) -> Fingerprint:
 def produce(context: NodeContext, params: AttributesParams, fingerprint: Fingerprint) -> Layer:
     """Return a layer with every inode that comes out different."""
     tree = context.input or Tree(entries={})
-    names = _names(tree)
+    names = dict(zip(tree.entries, tree.entries, strict=True)) | tree.links
     inodes = dict(tree.entries)
     if params.contexts:
         _label(context, fingerprint.payload, names, inodes)
@@ -114,49 +114,50 @@ def produce(context: NodeContext, params: AttributesParams, fingerprint: Fingerp
     return make_layer(entries, links=links)
 
 
-def _names(tree: Tree) -> dict[bytes, list[bytes]]:
-    """Map the first name of each inode to all its names."""
-    names = {path: [path] for path in tree.entries}
-    for link, target in tree.links.items():
-        names[target].append(link)
-    return names
-
-
 def _apply(
     context: NodeContext,
     key: str,
     rule: Rule,
-    names: dict[bytes, list[bytes]],
+    names: dict[bytes, bytes],
     inodes: dict[bytes, Inode],
 ) -> None:
-    matches = compile_globs(rule.globs)
-    origin = context.spec.origin_of(key)
-    change: Change | None = None
-    for first, group in names.items():
-        matched = [path for path in group if matches(path)]
-        if not matched or not selects(rule, inodes[first]):
-            continue
-        if len(matched) != len(group):
-            other = next(path for path in group if path not in matched)
-            raise BuildError(
-                f"{context.spec.name}: {rule.match!r} matches {paths.show(matched[0])},"
-                f" but not its hard link {paths.show(other)}",
-                details="both names are one file, which has one set of attributes",
-                resolution="match all names of the file, or none",
-                origin=origin,
-                reason="split-links",
-            )
-        if change is None:
-            change = Change(rule, context.owners)
-        inodes[first] = _with_place(context, key, first, inodes[first], change.apply)
-    if change is None and not rule.missing_ok:
+    """Apply one rule; `names` maps every name to the first name of its inode."""
+    matched = dict.fromkeys(compile_globs(rule.globs).select(names))
+    chosen = dict.fromkeys(names[path] for path in matched if selects(rule, inodes[names[path]]))
+    if not chosen and not rule.missing_ok:
         raise BuildError(
             f"{context.spec.name}: nothing matches {rule.match!r}",
             details="the node needs " + (", ".join(context.spec.needs) or "no other"),
             resolution="correct the glob, add what provides the path to needs, or set missing_ok = true",
-            origin=origin,
+            origin=context.spec.origin_of(key),
             reason="nothing-matched",
         )
+    _check_links(context, key, rule, names, matched, chosen)
+    change = Change(rule, context.owners)
+    for first in chosen:
+        inodes[first] = _with_place(context, key, first, inodes[first], change.apply)
+
+
+def _check_links(  # noqa: PLR0913, PLR0917
+    context: NodeContext,
+    key: str,
+    rule: Rule,
+    names: dict[bytes, bytes],
+    matched: Collection[bytes],
+    chosen: Collection[bytes],
+) -> None:
+    """Raise `BuildError` if a rule matches some names of a file and not others."""
+    for other, first in names.items():
+        if first in chosen and other not in matched:
+            name = next(path for path in matched if names[path] == first)
+            raise BuildError(
+                f"{context.spec.name}: {rule.match!r} matches {paths.show(name)},"
+                f" but not its hard link {paths.show(other)}",
+                details="both names are one file, which has one set of attributes",
+                resolution="match all names of the file, or none",
+                origin=context.spec.origin_of(key),
+                reason="split-links",
+            )
 
 
 def _with_place(
@@ -178,7 +179,7 @@ def _with_place(
 def _label(
     context: NodeContext,
     contents: list[tuple[str, bytes]],
-    names: dict[bytes, list[bytes]],
+    names: dict[bytes, bytes],
     inodes: dict[bytes, Inode],
 ) -> None:
     from cfsbuild.tree.selinux import FileContexts, Spec, parse_file_contexts  # noqa: PLC0415 (imports re)
@@ -187,23 +188,22 @@ def _label(
     for file, data in contents:
         specs += parse_file_contexts(data, file, first=len(specs))
     file_contexts = FileContexts(specs)
-    for first, group in names.items():
-        inode = inodes[first]
-        found = {path: file_contexts.label(path, inode.mode) for path in group}
-        labels = set(found.values())
-        if len(labels) > 1:
-            listed = "\n".join(
-                f"{paths.show(path)}: {paths.show(label or b'<<none>>')}" for path, label in found.items()
-            )
+    labels: dict[bytes, bytes | None] = {}
+    for path, first in names.items():
+        label = file_contexts.label(path, inodes[first].mode)
+        # `names` has the first name of each inode before its links.
+        if labels.setdefault(first, label) != label:
             raise BuildError(
                 f"{context.spec.name}: names of one file get different SELinux labels",
-                details=listed,
+                details=f"{paths.show(first)}: {paths.show(labels[first] or b'<<none>>')}\n"
+                f"{paths.show(path)}: {paths.show(label or b'<<none>>')}",
                 resolution="give all names of the file the same label in file_contexts",
                 origin=context.spec.origin_of("file_contexts"),
                 reason="split-links",
             )
-        label = labels.pop()
+    for first, label in labels.items():
         if label is not None:
+            inode = inodes[first]
             # As setfiles(8) stores it: with a final NUL.
             xattrs = dict(inode.xattrs) | {_SELINUX: label + b"\0"}
             inodes[first] = msgspec.structs.replace(inode, xattrs=tuple(sorted(xattrs.items())))

@@ -61,11 +61,10 @@ def produce(context: NodeContext, params: RemoveParams, fingerprint: Fingerprint
     """Return a layer of removals, none of them below another."""
     del fingerprint
     tree = context.input or Tree(entries={})
-    names = sorted((*tree.entries, *tree.links), key=paths.depth_first)
+    names = dict.fromkeys(tree.entries) | dict.fromkeys(tree.links)
     found: set[bytes] = set()
     for index, pattern in enumerate(params.paths):
-        matches = compile_globs((pattern,))
-        matched = [path for path in names if matches(path)]
+        matched = compile_globs((pattern,)).select(names)
         if not matched and not params.missing_ok:
             raise BuildError(
                 f"{context.spec.name}: nothing to remove matches {pattern!r}",
@@ -76,8 +75,8 @@ def produce(context: NodeContext, params: RemoveParams, fingerprint: Fingerprint
             )
         found.update(matched)
     removals: list[bytes] = []
-    for path in names:
-        if path in found and not (removals and paths.is_below(path, removals[-1])):
+    for path in sorted(found, key=paths.depth_first):
+        if not (removals and paths.is_below(path, removals[-1])):
             removals.append(path)
     return make_layer({}, removals=tuple(removals))
 

@@ -15,7 +15,7 @@ each is an atomic group and nothing is tried twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from cfsbuild.errors import InputError
@@ -45,6 +45,16 @@ class Globs:
         if path in self._literals:
             return True
         return self._match is not None and path != ROOT and self._match(path) is not None
+
+    def select(self, names: Collection[bytes]) -> list[bytes]:
+        """Return those of `names` (a set or mapping, of paths) that match; fast where no wild card is."""
+        literals = sorted(path for path in self._literals if path in names)
+        match = self._match
+        if match is None:
+            return literals
+        return literals + [
+            path for path in names if path not in self._literals and path != ROOT and match(path) is not None
+        ]
 
     def __bool__(self) -> bool:
         """Say whether there is any pattern at all."""
