@@ -86,7 +86,7 @@ def test_what_the_schema_refuses_the_loader_refuses(validator, write, text: str)
 
 
 def test_parameters_are_described_wherever_the_description_is_written(validator) -> None:
-    properties = validator.schema["definitions"]["FileParams"]["properties"]
+    properties = validator.schema["definitions"]["node.file"]["properties"]
     assert properties["content"]["description"] == "The text."
     assert properties["mode"]["description"] == "Permission bits in octal."
     assert properties["target"]["format"] == "tree-path"
@@ -98,7 +98,7 @@ def test_a_description_below_a_field_is_found() -> None:
         summary = ""
 
     definitions = json_schema({}, {"image": Kind()})["definitions"]
-    assert "NAME-VERSION.dump" in definitions["ImageParams"]["properties"]["dump"]["description"]
+    assert "NAME-VERSION.dump" in definitions["target.image"]["properties"]["dump"]["description"]
 
 
 def test_every_parameter_of_every_kind_is_described() -> None:
