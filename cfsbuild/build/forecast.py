@@ -74,9 +74,15 @@ class NoStore:
         del name
         return None
 
-    def missing(self, digests: Iterable[bytes], /) -> Collection[bytes]:
-        """Return all of `digests`."""
-        return list(digests)
+    def has_image(self, digest: bytes, /) -> bool:
+        """Find nothing."""
+        del digest
+        return False
+
+    def resolve(self, name: str, /) -> bytes | None:
+        """Find nothing."""
+        del name
+        return None  # noqa: RET501 (as above)
 
 
 class ReadOnlySink(HashOnly):

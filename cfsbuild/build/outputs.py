@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def write_outputs(directory: Path, files: Iterable[OutFile], open_image: OpenIma
 def _write(directory: Path, file: OutFile, open_image: OpenImage) -> OutRecord:
     if "/" in file.name or file.name in {"", ".", ".."}:
         raise UsageError(f"{file.name!r} cannot be the name of an output file")
+    import tempfile  # noqa: PLC0415 (start-up: a remembered build writes nothing)
+
     path = directory / file.name
     descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=directory)
     try:

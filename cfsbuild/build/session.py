@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -76,8 +76,11 @@ class ReadableStore(Protocol):
     def layer(self, name: str, /) -> Layer | None:
         """Return a layer."""
 
-    def missing(self, digests: Iterable[bytes], /) -> Collection[bytes]:
-        """Return those of `digests` that are not in the store."""
+    def has_image(self, digest: bytes, /) -> bool:
+        """Say whether an image of this digest is listed in the store, and there."""
+
+    def resolve(self, name: str, /) -> bytes | None:
+        """Return the raw digest that a reference stands for."""
 
 
 class Serialised:

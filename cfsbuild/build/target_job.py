@@ -82,7 +82,7 @@ def lacking(session: Session, job: Job, key: str) -> tuple[LastRun | None, tuple
     if last.key != key:
         return last, ()
     digest = bytes.fromhex(last.output)
-    if not session.use_cache or session.store.missing([digest]):
+    if not session.use_cache or not session.store.has_image(digest):
         return last, (Reason(reason=why.RESULT_MISSING),)
     return last, tuple(
         Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(session.output, last.files)
@@ -97,7 +97,7 @@ def run_target(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
     last, reasons = lacking(session, job, key)
     if last is not None and not reasons:
         if last.key == key:
-            session.sink.set_ref(last.reference, bytes.fromhex(last.output))
+            _set_reference(session, last.reference, bytes.fromhex(last.output))
             return _reuse(session, job, last, components, began), None
         reasons = why.differences(last.components, components)
     session.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
@@ -123,6 +123,12 @@ def run_target(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
         reference=output.reference,
     )
     return done, output
+
+
+def _set_reference(session: Session, name: str, digest: bytes) -> None:
+    """Let the reference stand for the image again, if it does not."""
+    if name and session.store.resolve(name) != digest:
+        session.sink.set_ref(name, digest)
 
 
 def _reuse(session: Session, job: Job, last: LastRun, components: Components, began: float) -> Done:
