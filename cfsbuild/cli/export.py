@@ -44,7 +44,8 @@ def command(
 
     DEST ends in .cfs (the image file), .dump (composefs-dump text) or .tar (a pax archive with all contents),
     or it is a directory, which then gets NAME.cfs and objects/: all that a machine needs to mount the image.
-    `-` is standard output. Nothing appears at DEST until it is complete, and every content is verified.
+    `-` is standard output. Nothing appears at DEST until it is complete, and contents are verified before
+    they are written; objects that are in the directory already are kept.
     """
     opened = open_image(settings, image)
     form = wanted or _guess(dest)

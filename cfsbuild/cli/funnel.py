@@ -25,18 +25,25 @@ _HINTS = {
 }
 
 
+_NO_ARGUMENTS: tuple[type[click.ClickException], ...] = tuple(
+    getattr(click.exceptions, name) for name in ("NoArgsIsHelpError",) if hasattr(click.exceptions, name)
+)
+"""What click 8.2 and later raises for a group without arguments: its help is the message."""
+
+
 class InternalError(CfsError):
     """A bug in the program itself."""
 
     exit_code = 70
 
 
-def settings_of(context: click.Context | None, argv: list[str]) -> Settings:
+def settings_of(context: click.Context | None, argv: list[str], error: Exception) -> Settings:
     """Return the global options as far as they are known, also when parsing them is what failed."""
-    if context is not None and isinstance(context.obj, Settings):
-        return context.obj
+    known = context.obj if context is not None and isinstance(context.obj, Settings) else Settings()
+    if not isinstance(error, click.UsageError):
+        return known
     before_end = argv[: argv.index("--")] if "--" in argv else argv
-    return Settings(json="--json" in before_end)
+    return msgspec.structs.replace(known, json=known.json or "--json" in before_end)
 
 
 def report(error: Exception, settings: Settings) -> int:
@@ -45,6 +52,9 @@ def report(error: Exception, settings: Settings) -> int:
         return error.exit_code
     if isinstance(error, click.Abort):
         return interrupted(130)
+    if isinstance(error, _NO_ARGUMENTS) and not settings.json:
+        _write(error.format_message())
+        return error.exit_code
     expected = as_cfs_error(error)
     if settings.verbose and not isinstance(error, (CfsError, click.ClickException)):
         import traceback  # noqa: PLC0415 (only for -v)
@@ -81,6 +91,8 @@ def as_cfs_error(error: Exception) -> CfsError:
 
 def _from_click(error: click.ClickException) -> CfsError:
     message = error.format_message().rstrip(".")
+    if isinstance(error, _NO_ARGUMENTS):
+        message = "a verb is missing"
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "cfsbuild"
     return UsageError(message, resolution=f"see `{path} --help`", reason="usage")

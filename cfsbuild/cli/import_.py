@@ -73,6 +73,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     opened = open_image(settings, str(file))
     reference = name or file.stem
     with open_store(settings, read_only=False) as store:
+        before = store.resolve(reference)
         data = _image_bytes(store, opened, form)
         needed = first_of_each_object(opened.listing())
         with store.transaction() as transaction:
@@ -82,6 +83,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
             digest = transaction.put_image(data, list(needed))
             transaction.set_ref(reference, digest)
             transaction.commit()
+    if before is not None and before != digest:
+        note(settings, f"note: {reference} stood for another image, {before.hex()}")
     result = Imported(
         name=reference, digest=digest.hex(), objects=len(needed), added=added, missing=len(missing)
     )

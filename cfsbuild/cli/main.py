@@ -80,10 +80,10 @@ def _one_line(error: Exception) -> str:
 
 def _verbs(argv: list[str]) -> int:
     """Run a verb of the click group, and funnel whatever goes wrong."""
-    from cfsbuild.cli import group  # noqa: PLC0415 (front ends do without click)
-
     context: click.Context | None = None
     try:
+        from cfsbuild.cli import group  # noqa: PLC0415 (front ends do without click; Ctrl-C works while importing)
+
         if COMPLETE_VARIABLE in os.environ:
             return group.complete(os.environ[COMPLETE_VARIABLE])
         with group.root.make_context(PROGRAM, list(argv) or ["--help"]) as context:
@@ -98,7 +98,7 @@ def _verbs(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
         from cfsbuild.cli import funnel  # noqa: PLC0415 (only when something went wrong)
 
-        return funnel.report(error, funnel.settings_of(context, argv))
+        return funnel.report(error, funnel.settings_of(context, argv, error))
     return result if isinstance(result, int) else 0
 
 

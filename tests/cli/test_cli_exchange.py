@@ -286,3 +286,13 @@ def test_a_foreign_store_or_none_is_named_in_the_error(lab, run, tmp_path):
     outcome = run("ls", "--json", "--store", tmp_path / "nowhere", "x")
     assert outcome.status == 7
     assert msgspec.json.decode(outcome.err)["error"]["reason"] == "no-store"
+
+
+def test_replacing_a_reference_is_said(lab, run):
+    lab.image()
+    first = run("import", "a.cfs", "--name", "x")
+    assert "stood for another image" not in first.err
+    lab.image("b.cfs", lambda text: text.replace("edge", "gate"))
+    assert (
+        f"note: x stood for another image, {first.text.strip()}" in run("import", "b.cfs", "--name", "x").err
+    )

@@ -186,8 +186,9 @@ def test_wrong_usage_is_exit_2_with_a_pointer_to_help(run, arguments, text):
 
 
 def test_wrong_usage_is_json_too(run):
-    error = msgspec.json.decode(run("ls", "--json", "--nope").err)["error"]
-    assert (error["reason"], error["exit_code"]) == ("usage", 2)
+    for arguments in (("ls", "--json", "--nope"), ("-q", "ls", "--json", "--nope"), ("--json", "nope")):
+        error = msgspec.json.decode(run(*arguments).err)["error"]
+        assert (error["reason"], error["exit_code"]) == ("usage", 2)
 
 
 def test_no_arguments_print_help(run):
@@ -195,6 +196,16 @@ def test_no_arguments_print_help(run):
     assert outcome.status == 0
     assert outcome.text.startswith("Usage: cfsbuild")
     assert "130  interrupted" in outcome.text
+
+
+@pytest.mark.skipif(
+    not hasattr(click.exceptions, "NoArgsIsHelpError"), reason="click 8.1 shows help by itself"
+)
+def test_a_group_without_a_verb_shows_its_help_and_is_wrong_usage(run):
+    outcome = run("store")
+    assert outcome.status == 2
+    assert outcome.err.startswith("Usage: cfsbuild store")
+    assert msgspec.json.decode(run("--json", "store").err)["error"]["brief"] == "a verb is missing"
 
 
 def test_a_recipe_in_place_of_a_verb_is_built(run, monkeypatch):
@@ -289,8 +300,10 @@ def test_the_termination_handler_is_restored():
 
 
 def test_settings_of_a_failed_parse_remember_json_only_before_the_end_of_options():
-    assert funnel.settings_of(None, ["ls", "--json"]).json
-    assert not funnel.settings_of(None, ["shell", "x", "--", "--json"]).json
+    wrong = click.UsageError("x")
+    assert funnel.settings_of(None, ["ls", "--json"], wrong).json
+    assert not funnel.settings_of(None, ["shell", "x", "--", "--json"], wrong).json
+    assert not funnel.settings_of(None, ["shell", "x", "ls", "--json"], StoreError("x")).json
 
 
 @pytest.mark.parametrize("name", ["mkcomposefs", "composefs-info", "mount.composefs"])
