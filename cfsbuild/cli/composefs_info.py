@@ -110,18 +110,23 @@ def _entries(name: str, filters: Collection[str], program: str) -> Iterator[Dump
 # --- commands -----------------------------------------------------------------------------------------------
 
 
+def _shown(path: bytes) -> bytes:
+    """Return `path` as `ls` shows it: escaped as in a dump, but for spaces."""
+    return b" ".join(map(escape, path.split(b" ")))
+
+
 def _ls(entries: Iterator[DumpEntry]) -> Iterator[bytes]:
     for entry in entries:
-        line = escape(entry.path)
+        line = _shown(entry.path)
         kind = stat.S_IFMT(entry.mode)
         if entry.path == b"/":
             continue
         if kind == stat.S_IFDIR:
             line += b"/\t"
         elif kind == stat.S_IFLNK and entry.hardlink is None:
-            line += b"\t-> " + escape(entry.payload or b"")
+            line += b"\t-> " + _shown(entry.payload or b"")
         elif kind == stat.S_IFREG and entry.payload and entry.hardlink is None:
-            line += b"\t@ " + escape(entry.payload)
+            line += b"\t@ " + _shown(entry.payload)
         yield line
 
 

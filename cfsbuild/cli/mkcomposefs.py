@@ -98,7 +98,7 @@ def parse(argv: list[str]) -> Request:
         pairs, operands = getopt.gnu_getopt(argv, "", _OPTIONS)
     except getopt.GetoptError as error:
         needs_value = f"{error.opt}=" in _OPTIONS and "requires" in error.msg
-        raise RefusalError("option needs a value" if needs_value else "", usage=True) from None
+        raise RefusalError("option needs a value" if needs_value else "", usage=not needs_value) from None
     options = dict(pairs)
     digest_only = "--print-digest-only" in options
     if not operands:

@@ -16,6 +16,7 @@ from cfsbuild.errors import InputError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
+from cfsbuild.tree.dumpfields import leads_out
 
 IFMT = 0o170000
 OVERLAY = b"trusted.overlay."
@@ -144,6 +145,8 @@ def _set_data(node: Node, entry: DumpEntry, algorithm: Algorithm) -> None:
         raise InputError(f"{paths.show(entry.path)}: {node.size} bytes are more than an image can describe")
     node.xattrs[OVERLAY + b"metacopy"] = _metacopy(entry.digest, algorithm)
     if entry.payload:
+        if leads_out(entry.payload):
+            raise InputError(f"{paths.show(entry.path)}: backing path leads out of the object directory")
         if len(entry.payload) > limits.PATH_BYTES:
             raise InputError(f"{paths.show(entry.path)}: backing path is {len(entry.payload)} bytes long")
         node.xattrs[OVERLAY + b"redirect"] = b"/" + entry.payload

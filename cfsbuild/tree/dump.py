@@ -27,6 +27,7 @@ from cfsbuild.tree.dumpfields import (
     Numbers,
     XattrLists,
     is_normal,
+    leads_out,
     quoted,
     text,
     timestamp,
@@ -170,6 +171,8 @@ def _check_regular(entry: DumpEntry) -> None:
             raise FaultError(
                 "PAYLOAD", "a file with a size needs content or a backing path: without, nobody can read it"
             )
+        if leads_out(entry.payload):
+            raise FaultError("PAYLOAD", f"{quoted(entry.payload)} leads out of the object directory")
         if entry.size > limits.FILE_BYTES:
             raise FaultError("SIZE", f"{entry.size} is more than {limits.FILE_BYTES} bytes")
 

@@ -163,6 +163,11 @@ def check_xattr_size(pairs: Iterable[tuple[bytes, bytes]]) -> None:
         )
 
 
+def leads_out(payload: bytes) -> bool:
+    """Say whether a backing path could name something outside its directory, or no file at all."""
+    return b"\0" in payload or (b".." in payload and b".." in payload.split(b"/"))
+
+
 def is_normal(path: bytes) -> bool:
     """Say whether `path` is short and normal at a glance; if not, it may be in order all the same."""
     return (

@@ -26,10 +26,15 @@ def require(*programs: str) -> None:
             pytest.skip(f"the lab has no {program}: run tests/lab/make-lab")
 
 
+# The real mkcomposefs opens files through /proc/self/fd: the chroot gets a /proc in a mount namespace of its own.
+ENTER = 'mount -t proc proc "$0/proc" && cd / && exec chroot "$0" "$@"'
+
+
 def run(*arguments: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: str = "/"):
     """Run a program of the lab; return its CompletedProcess with bytes in stdout and stderr."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(env or {})}
-    command = ["chroot", str(lab_path()), "/usr/bin/env", "-C", cwd, *arguments]
+    enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, str(lab_path())]
+    command = [*enter, "/usr/bin/env", "-C", cwd, *arguments]
     return subprocess.run(
         command, input=stdin, capture_output=True, check=False, env=environment, timeout=600
     )

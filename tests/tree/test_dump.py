@@ -1,5 +1,6 @@
 """composefs-dump text: what is read, what is refused and in which words, what is written."""
 
+import contextlib
 import stat
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfsbuild import limits
-from cfsbuild.errors import CfsError, InputError
+from cfsbuild.errors import InputError
 from cfsbuild.tree.dump import DumpEntry, format_entry, line_parser, parse_dump, parse_dump_bytes
 
 ROOT = b"/ 4096 40755 2 0 0 0 1000.5 - - -"
@@ -101,6 +102,7 @@ REFUSED = {
     "CONTENT: is 5001 bytes long": b"/f 5001 100644 1 0 0 0 0.0 - " + b"c" * 5001 + b" -",
     "CONTENT: only a regular file can have content": b"/d 0 40755 1 0 0 0 0.0 - abc -",
     "PAYLOAD: a file with a size needs content or a backing path": b"/f 4 100644 1 0 0 0 0.0 - - -",
+    "PAYLOAD: 'a/../b' leads out": b"/f 4 100644 1 0 0 0 0.0 a/../b - -",
     "PAYLOAD: a symbolic link needs a target": b"/l 0 120777 1 0 0 0 0.0 - - -",
     "PAYLOAD: is 4096 bytes long": b"/l 0 120777 1 0 0 0 0.0 " + b"p" * 4096 + b" - -",
     "XATTR: 'user.a' has no '='": b"/f 0 100644 1 0 0 0 0.0 - - - user.a",
@@ -134,7 +136,7 @@ def test_strict_parsing_asks_for_what_the_c_tool_asks_for():
     "text", [b"", b"\n", b"/a 0 100644 1 0 0 0 0.0 - - -\n", b"/ 0 100644 1 0 0 0 0.0 - - -\n"]
 )
 def test_a_dump_begins_with_the_root_directory(text):
-    with pytest.raises(InputError, match="line [01]"):
+    with pytest.raises(InputError, match=r"line [01]"):
         list(parse_dump_bytes(text))
 
 
@@ -212,14 +214,12 @@ def test_what_is_written_is_read_back(entry):
 
 @given(
     st.binary(max_size=200)
-    | st.lists(st.sampled_from(sorted(REFUSED.values()) + [ROOT]), max_size=3).map(b"\n".join)
+    | st.lists(st.sampled_from([*sorted(REFUSED.values()), ROOT]), max_size=3).map(b"\n".join)
 )
 def test_garbage_gives_entries_or_an_input_error_and_nothing_else(text):
-    try:
+    with contextlib.suppress(InputError):
         for entry in parse_dump_bytes(text):
             assert entry.path.startswith(b"/")
-    except CfsError as error:
-        assert isinstance(error, InputError)
 
 
 def test_a_line_parser_speaks_as_the_whole_parser_does():

@@ -126,7 +126,8 @@ static bool is_consistent(const struct entry *entry)
     case S_IFREG:
         if (entry->content.size != 0)
             return entry->content.size == entry->size;
-        return entry->size == 0 || (entry->payload.size != 0 && entry->size <= FILE_MAX_BYTES);
+        return entry->size == 0 || (entry->payload.size != 0 && entry->size <= FILE_MAX_BYTES &&
+                                    memmem(entry->payload.data, entry->payload.size, "..", 2) == NULL);
     case S_IFLNK:
         return entry->payload.size != 0 && entry->content.size == 0;
     case S_IFDIR:

@@ -122,6 +122,18 @@ static int keep_data(struct emit *e, struct node *node, struct bytes data)
     return node->data == NULL ? -1 : 0;
 }
 
+/* Whether a backing path could name something outside its directory, or no file at all. */
+static bool leads_out(struct bytes path)
+{
+    for (size_t i = 0; i < path.size; i++) {
+        bool starts = i == 0 || path.data[i - 1] == '/';
+        if (path.data[i] == 0 || (starts && path.size - i >= 2 && path.data[i] == '.' && path.data[i + 1] == '.' &&
+                                  (path.size - i == 2 || path.data[i + 2] == '/')))
+            return true;
+    }
+    return false;
+}
+
 /* What overlayfs reads to find a file's bytes elsewhere: the digest they must have, and the path. */
 static int add_overlay_xattrs(struct emit *e, struct node *node, const struct entry *entry)
 {
@@ -143,6 +155,8 @@ static int add_overlay_xattrs(struct emit *e, struct node *node, const struct en
         return 0;
     if (entry->payload.size > PATH_MAX_BYTES)
         return emit_fail(e, "has a backing path over 4095 bytes", entry->path);
+    if (leads_out(entry->payload))
+        return emit_fail(e, "has a backing path that leads out of the object directory", entry->path);
     value[0] = '/';
     memcpy(value + 1, entry->payload.data, entry->payload.size);
     return emit_set_xattr(e, node, TEXT("trusted.overlay.redirect"),
