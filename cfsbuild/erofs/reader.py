@@ -208,11 +208,12 @@ class _Walk:
         )
 
     def _note(self, nid: int, path: bytes) -> None:
-        """Remember the first name of an inode; stop when there are too many or too long ones."""
+        """Remember the first name of an inode."""
         self._first_names[nid] = path
         self._count(path)
 
     def _count(self, path: bytes) -> None:
+        """Stop when there are too many names, or too long ones."""
         if len(path) > limits.PATH_BYTES:
             raise damage.over_limit(f"a path of {len(path)} bytes, at most {limits.PATH_BYTES} are read")
         self._paths_budget -= len(path)

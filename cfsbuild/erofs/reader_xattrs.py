@@ -39,7 +39,7 @@ class XattrReader:
         self._data = data
         self._extents = extents
         self._shared_offset = shared_offset
-        self._shared: dict[int, tuple[bytes, bytes, int]] = {}
+        self._shared: dict[int, tuple[tuple[bytes, bytes], int]] = {}
         self._names: dict[tuple[int, bytes], tuple[bytes, int]] = {}
         self._prefixes = {0: b"", **{index: prefix for prefix, index in constants.XATTR_PREFIXES}}
         if legacy:
@@ -48,29 +48,42 @@ class XattrReader:
     def read(self, start: int, end: int) -> InodeXattrs:
         """Return the attributes in the area from `start` to `end`, inline ones before shared ones."""
         data = self._data
-        names = self._names
-        shared = self._shared
         ids_end = position = start + constants.XATTR_HEADER_SIZE + 4 * data[start + 4]
         if position > end:
             raise damage.damaged(damage.XATTR, "more shared attributes than the inode has room for")
-        found = []
+        kept: list[tuple[bytes, bytes]] = []
+        roles: dict[int, bytes] = {}
+        size = end - start
         while position < end:
             suffix_size, index, value_size = constants.XATTR_ENTRY.unpack_from(data, position)
             value_start = position + 4 + suffix_size
-            value_end = value_start + value_size
             suffix = data[position + 4 : value_start]
-            position = (value_end + 3) & ~3
+            value = data[value_start : value_start + value_size]
+            position = (value_start + value_size + 3) & ~3
             if position > end:
                 raise damage.damaged(damage.XATTR, "an attribute is longer than the inode has room for")
-            known = names.get((index, suffix)) or self._name(index, suffix)
-            found.append((known[0], data[value_start:value_end], known[1]))
+            name, role = self._names.get((index, suffix)) or self._name(index, suffix)
+            if role == KEEP:
+                kept.append((name, value))
+            else:
+                _note_role(roles, role, value)
         for offset in range(start + constants.XATTR_HEADER_SIZE, ids_end, 4):
             number = int.from_bytes(data[offset : offset + 4], "little")
-            found.append(shared.get(number) or self._read_shared(number))
-        return _sort_out(found)
+            pair, role = self._shared.get(number) or self._read_shared(number)
+            size += 7 + len(pair[0]) + len(pair[1])
+            if role == KEEP:
+                kept.append(pair)
+            else:
+                _note_role(roles, role, pair[1])
+        if size > INODE_BYTES_MAX:
+            raise damage.over_limit(f"{size} bytes of extended attributes on one inode")
+        if len(kept) > 1 and len({name for name, _ in kept}) != len(kept):
+            raise damage.damaged(damage.XATTR, "an attribute is there twice")
+        get = roles.get
+        return InodeXattrs(tuple(kept), get(METACOPY), get(REDIRECT), get(OPAQUE))
 
-    def _read_shared(self, number: int) -> tuple[bytes, bytes, int]:
-        """Return the shared attribute with id `number`."""
+    def _read_shared(self, number: int) -> tuple[tuple[bytes, bytes], int]:
+        """Return the shared attribute with id `number`, and its role."""
         data = self._data
         start = self._shared_offset + 4 * number
         if start < constants.INODES_OFFSET or start + constants.XATTR_ENTRY_SIZE > len(data):
@@ -82,7 +95,7 @@ class XattrReader:
             raise damage.damaged(damage.BOUNDS, f"shared attribute {number} ends outside of the image")
         self._extents.claim(start, value_end)
         name, role = self._name(index, data[start + constants.XATTR_ENTRY_SIZE : value_start])
-        entry = (name, data[value_start:value_end], role)
+        entry = ((name, data[value_start:value_end]), role)
         self._shared[number] = entry
         return entry
 
@@ -118,23 +131,8 @@ def _overlay_name(name: bytes) -> tuple[bytes, int]:
     )
 
 
-def _sort_out(found: list[tuple[bytes, bytes, int]]) -> InodeXattrs:
-    """Split attributes by role; refuse duplicates and more bytes than an inode can have."""
-    kept = []
-    roles: dict[int, bytes] = {}
-    size = constants.XATTR_HEADER_SIZE
-    for name, value, role in found:
-        size += 7 + len(name) + len(value)
-        if role == KEEP:
-            kept.append((name, value))
-        elif role in roles:
-            raise damage.damaged(damage.XATTR, "an attribute is there twice")
-        else:
-            roles[role] = value
-    if size > INODE_BYTES_MAX:
-        raise damage.over_limit(f"{size} bytes of extended attributes on one inode")
-    if len(kept) > 1 and len({name for name, _ in kept}) != len(kept):
+def _note_role(roles: dict[int, bytes], role: int, value: bytes) -> None:
+    """Remember what the format itself keeps on an inode."""
+    if role in roles:
         raise damage.damaged(damage.XATTR, "an attribute is there twice")
-    if not roles:
-        return InodeXattrs(tuple(kept))
-    return InodeXattrs(tuple(kept), roles.get(METACOPY), roles.get(REDIRECT), roles.get(OPAQUE))
+    roles[role] = value
