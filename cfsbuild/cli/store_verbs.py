@@ -147,7 +147,7 @@ def fsck(settings: Settings, *, repair: bool, sources: tuple[Path, ...]) -> None
     if sources and not repair:
         raise click.UsageError("--from needs --repair")
     with (
-        open_store(settings, read_only=not repair) as store,
+        open_store(settings, read_only=False) as store,
         _opened(sources) as others,
         listening(settings) as listener,
     ):

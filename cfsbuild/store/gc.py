@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator
 
@@ -125,7 +124,7 @@ def _sweep(store: Store, marks: Marks, listener: events.Listener) -> GcReport:
             os.unlink(f"{_DIRECTORIES[item.kind]}/{item.name}", dir_fd=store.fd)
     doomed = list(_unused_objects(store, marks))
     if doomed:
-        batch = f"{layout.TRASH}/{layout.GC_TRASH}{time.time_ns():020d}-{secrets.token_hex(4)}"
+        batch = f"{layout.TRASH}/{layout.GC_TRASH}{time.time_ns():020d}-{os.urandom(4).hex()}"
         os.mkdir(batch, 0o700, dir_fd=store.fd)
         for done, (name, item) in enumerate(doomed):
             os.rename(name, f"{batch}/{item.name}", src_dir_fd=store.objects.fd, dst_dir_fd=store.fd)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -23,8 +22,7 @@ from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import layout, locks, syscalls
 
 LEASE_VERSION = 1
-HOLD_SECONDS = 24 * 3600
-"""Default time to live of a lease that shall outlive its process."""
+_HEADER_BYTES = 1 << 16
 
 
 class LeaseHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,7 +129,7 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
                 info = _read(fd, name, algorithm)
                 if info is not None and _in_force(fd, info[0], info[1]):
                     result.append(info[0])
-                elif info is not None and remove_dead:
+                elif remove_dead and (info is not None or _abandoned(fd)):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=parent)
             finally:
@@ -142,11 +140,18 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
 
 
 def is_lease(store_fd: int, name: str) -> bool:
-    """Say whether the file `name` of the leases is one, line by line. False too when it is gone."""
+    """Say whether the file `name` of the leases is one, line by line, or about to become one, or gone."""
     try:
         data = syscalls.read_file(store_fd, f"{layout.LEASES}/{name}", limit=limits.DOCUMENT_BYTES)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if b"\n" not in data and len(data) < _HEADER_BYTES:
+        return b'{"version":1,'.startswith(data[:13])
+    try:
         msgspec.json.decode(data.partition(b"\n")[0], type=LeaseHeader, strict=True)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError):
         return False
     return all(line[:2] in {b"o ", b"r ", b"t "} for line in data.split(b"\n")[1:-1])
 
@@ -173,7 +178,7 @@ def _create(store_fd: int) -> tuple[str, int]:
     """Make and lock a lease file; another process's cleaning may be faster than our lock."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        name = secrets.token_hex(16)
+        name = os.urandom(16).hex()
         fd = os.open(f"{layout.LEASES}/{name}", flags, 0o644, dir_fd=store_fd)
         if locks.try_flock(fd, exclusive=True) and os.fstat(fd).st_nlink > 0:
             return name, fd
@@ -217,6 +222,11 @@ def _read(fd: int, name: str, algorithm: Algorithm) -> tuple[LeaseInfo, tuple[in
             renewed = (int(wall), int(boot))
     info = LeaseInfo(name=name, header=header, objects=frozenset(objects), results=frozenset(results))
     return info, renewed
+
+
+def _abandoned(fd: int) -> bool:
+    """Say whether a lease's holder was killed before it had written the header."""
+    return b"\n" not in os.pread(fd, _HEADER_BYTES, 0) and locks.try_flock(fd, exclusive=True)
 
 
 def _in_force(fd: int, lease: LeaseInfo, renewed: tuple[int, int]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Sequence
@@ -63,7 +62,7 @@ class Quarantine:
 
     def __init__(self, store_fd: int) -> None:
         self._store_fd = store_fd
-        self._path = f"{layout.TRASH}/{layout.QUARANTINE}{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self._path = f"{layout.TRASH}/{layout.QUARANTINE}{time.time_ns():020d}-{os.urandom(4).hex()}"
         self._made = False
 
     def take(self, where: str) -> str:

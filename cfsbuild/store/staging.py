@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 
 from cfsbuild.store import layout, locks, syscalls
@@ -58,7 +57,7 @@ class Staging:
 def _create(parent: int) -> tuple[str, int]:
     """Make and lock a staging directory; another process's cleaning may be faster than our lock."""
     while True:
-        name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        name = f"{os.getpid()}-{os.urandom(8).hex()}"
         os.mkdir(name, 0o700, dir_fd=parent)
         try:
             fd = syscalls.open_directory(name, dir_fd=parent)

@@ -274,5 +274,13 @@ class Store:
             access.make_rooms(self.fd)
             return leases.Lease(self.fd, purpose, ttl=ttl)
 
+    def release_lease(self, name: str) -> bool:
+        """Give up a lease that was detached from its process; False when it is gone already."""
+        self.check_writable()
+        if not layout.is_hex(name, 32):
+            return False
+        with self._errors("write to"):
+            return leases.release_named(self.fd, name)
+
     def _errors(self, doing: str) -> StoreErrors:
         return StoreErrors(doing, str(self.path))

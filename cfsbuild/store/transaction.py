@@ -59,6 +59,8 @@ class Transaction:
         self._trusted: set[bytes] = set()
         self._trash = bool(trash_batches(store.fd))
         self._pending = publish.Pending()
+        self._replace: set[bytes] = set()
+        """Objects that are in the store but wrong: ours take their place."""
         self._images: set[bytes] = set()
 
     @property
@@ -133,14 +135,14 @@ class Transaction:
                 self._trusted.add(digest)
                 return True
         with self._lock:
-            self._pending.replace.add(digest)
+            self._replace.add(digest)
         return False
 
     def replace(self, data: bytes) -> bytes:
         """Take `data` in as an object that takes the place of one that is there; return its raw digest."""
         digest = fsverity.digest_bytes(data, self.algorithm)
         with self._lock:
-            self._pending.replace.add(digest)
+            self._replace.add(digest)
         self._stage(digest, data)
         return digest
 
@@ -217,6 +219,7 @@ class Transaction:
         """Publish everything that was added since the last commit, durably. The transaction stays open."""
         with self._errors("write to"), self._gate.committing():
             pending, self._pending = self._pending, publish.Pending()
+            pending.replace = self._replace & pending.objects
             try:
                 publish.publish(
                     self._store.fd, self._store.objects.fd, self._staging, pending, self.durability

@@ -316,3 +316,25 @@ def test_result_lookup_with_a_lease_survives_a_gc_in_between(store):
         collect(store, keep_age=0, grace=0)
         assert store.result(key("one")) == result
         assert store.missing(inode.digest for inode in store.layer(result.layer).entries.values()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b'{"vers', b'{"version":1,"purpose":"x"'])
+def test_a_lease_that_was_never_finished_goes(store, data):
+    (store.path / "cfsbuild/leases/abc").write_bytes(data)
+    assert check_store(store).findings == ()
+    collect(store)
+    assert names(store.path / "cfsbuild/leases") == []
+
+
+def test_a_detached_lease_is_released_by_its_name(store):
+    (held,) = add(store, b"held" * 100)
+    lease = store.lease("mount", ttl=3600)
+    lease.protect([held])
+    name = lease.detach()
+    collect(store, keep_age=0, grace=0)
+    assert store.has(held)
+    assert store.release_lease(name)
+    assert not store.release_lease(name)
+    assert not store.release_lease("../locks/gate")
+    collect(store, keep_age=0, grace=0)
+    assert not store.has(held)
