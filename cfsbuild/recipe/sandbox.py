@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import jinja2.meta
@@ -21,6 +21,8 @@ from jinja2.exceptions import SecurityError
 from cfsbuild import limits
 from cfsbuild.errors import Origin, Problem, RecipeError
 from cfsbuild.recipe.problems import suggestion
+
+Found = TypeVar("Found")
 
 _SIZE = limits.TEMPLATE_OUTPUT_BYTES
 _INTEGER_BITS = 4096
@@ -43,6 +45,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             finalize=_printable,
             loader=jinja2.FunctionLoader(functools.partial(_load, sources)),
         )
+        self.sources = sources
         self.compiled: dict[str, jinja2.Template] = {}
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
@@ -121,7 +124,7 @@ def _check_size(size: int) -> None:
 
 def references(environment: Environment, text: str, origin: Origin) -> set[str]:
     """Return the variables that a template reads. Raises `RecipeError` for bad syntax."""
-    return set(jinja2.meta.find_undeclared_variables(_parse(environment, text, origin, "")))
+    return set(_analyse(environment, text, jinja2.meta.find_undeclared_variables, origin, ""))
 
 
 def referenced_files(environment: Environment, text: str, origin: Origin, *, file: str = "") -> list[str]:
@@ -130,20 +133,29 @@ def referenced_files(environment: Environment, text: str, origin: Origin, *, fil
     `file` is set if the template is a file of its own. Raises `RecipeError` for bad syntax, and for names
     that are not written out.
     """
-    names = list(jinja2.meta.find_referenced_templates(_parse(environment, text, origin, file)))
+    names = _analyse(environment, text, jinja2.meta.find_referenced_templates, origin, file)
     if None in names:
         brief = "a template includes another whose name is not written out"
         raise _error(brief, "", "write the file name as a string", origin)
     return [name for name in names if name is not None]
 
 
-def _parse(environment: Environment, text: str, origin: Origin, file: str) -> jinja2.nodes.Template:
+def _analyse(
+    environment: Environment,
+    text: str,
+    find: Callable[[jinja2.nodes.Template], Iterable[Found]],
+    origin: Origin,
+    file: str,
+) -> list[Found]:
+    """Parse a template and return what `find` finds in it."""
     try:
-        return environment.parse(text)
+        return list(find(environment.parse(text)))
     except jinja2.TemplateSyntaxError as error:
         raise _syntax(error, origin, file) from None
     except RecursionError:
         raise _error("a template is nested too deeply", "", "simplify it", origin) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise _error(f"template: {_first_line(error)}", "", "mend the expression", origin) from None
 
 
 def render(
@@ -162,11 +174,13 @@ def render(
     except jinja2.TemplateSyntaxError as error:
         raise _syntax(error, origin, file) from None
     except jinja2.UndefinedError as error:
-        raise _undefined(environment, text, variables, error, _place(error, origin, file)) from None
+        raise _undefined(
+            environment, text, variables, error, _place(environment, error, origin, file)
+        ) from None
     except (RecursionError, MemoryError):
         raise _error("a template takes too much memory", "", "simplify it", origin) from None
     except Exception as error:  # noqa: BLE001 (an expression can raise whatever Python can)
-        place = _place(error, origin, file)
+        place = _place(environment, error, origin, file)
         raise _error(f"template: {_first_line(error)}", "", "mend the expression", place) from None
     if len(result) > _SIZE:
         raise _error(f"a template gives more than {_SIZE >> 20} MiB of text", "", "shorten it", origin)
@@ -179,22 +193,24 @@ def _first_line(error: Exception) -> str:
 
 
 def _syntax(error: jinja2.TemplateSyntaxError, origin: Origin, file: str) -> RecipeError:
-    name = error.filename or file
+    # jinja2 has names of its own for text that is in no file: <unknown>, <introspection>.
+    name = error.filename if error.filename and not error.filename.startswith("<") else file
     place = Origin(name, error.lineno, origin.key) if name else origin
     details = "" if name or error.lineno <= 1 else f"in line {error.lineno} of the text"
     resolution = "mend the template, or write raw = true if this text is none"
     return _error(f"template: {_first_line(error)}", details, resolution, place)
 
 
-def _place(error: BaseException, origin: Origin, file: str) -> Origin:
+def _place(environment: Environment, error: BaseException, origin: Origin, file: str) -> Origin:
     """Return the line of a template file in which an error was raised; `origin` for templates in a recipe."""
     place = Origin(file, 1, origin.key) if file else origin
+    included = {name for name, _ in environment.sources.values()}
     trace = error.__traceback__
     while trace:
         frame_file = trace.tb_frame.f_code.co_filename
         if frame_file == "<template>" and file:
             place = Origin(file, trace.tb_lineno, origin.key)
-        elif frame_file.endswith(".j2"):
+        elif frame_file in included:
             place = Origin(frame_file, trace.tb_lineno, origin.key)
         trace = trace.tb_next
     return place

@@ -46,8 +46,10 @@ def json_schema(node_kinds: Mapping[str, Schema], target_kinds: Mapping[str, Tar
         "pattern": _TEMPLATE_PATTERN,
         "description": "A template that gives the value.",
     }
-    nodes = {kind: names[schema.params] for kind, schema in node_kinds.items()}
-    targets = {kind: names[schema.params] for kind, schema in target_kinds.items()}
+    nodes = _named(definitions, names, "node", node_kinds)
+    targets = _named(definitions, names, "target", target_kinds)
+    for name in {names[schema.params] for schema in (*node_kinds.values(), *target_kinds.values())}:
+        del definitions[name]
     definitions["complete"] = _complete(definitions, nodes)
     for name in (names[ImageTable], *nodes.values()):
         definitions[name].pop("required", None)
@@ -58,7 +60,7 @@ def json_schema(node_kinds: Mapping[str, Schema], target_kinds: Mapping[str, Tar
         "title": "cfsbuild recipe",
         "type": "object",
         "additionalProperties": False,
-        "properties": _sections(names, target_kinds),
+        "properties": _sections(names, targets),
         # Nodes of an included file may be changed by a few keys; without includes nodes are complete.
         "if": {"not": {"required": ["include"]}},
         "then": {"properties": {"nodes": {"additionalProperties": _reference("complete")}}},
@@ -79,6 +81,19 @@ def _names(structs: list[type[msgspec.Struct]]) -> dict[type[msgspec.Struct], st
     return {
         struct: str(schema["$ref"]).rpartition("/")[2] for struct, schema in zip(structs, found, strict=True)
     }
+
+
+def _named(
+    definitions: Json,
+    names: Mapping[type[msgspec.Struct], str],
+    role: str,
+    kinds: Mapping[str, Schema] | Mapping[str, TargetSchema],
+) -> dict[str, str]:
+    """Let each kind's parameters be called after role and kind; return these names by kind."""
+    result = {kind: f"{role}.{kind}" for kind in kinds}
+    for kind, name in result.items():
+        definitions[name] = definitions[names[kinds[kind].params]]
+    return result
 
 
 def _describe(definition: Json, struct: type[msgspec.Struct]) -> None:
@@ -157,12 +172,12 @@ def _by_kind(definitions: Json, common: str, params: Mapping[str, str], kinds: M
     }
 
 
-def _sections(names: Mapping[type[msgspec.Struct], str], target_kinds: Mapping[str, Any]) -> Json:
+def _sections(names: Mapping[type[msgspec.Struct], str], targets: Mapping[str, str]) -> Json:
     target = _reference("target")
     # Without `kind` a target's own name is its kind.
     named = {
-        kind: {"allOf": [target, {"if": {"not": {"required": ["kind"]}}, "then": _as_kind(names, schema)}]}
-        for kind, schema in target_kinds.items()
+        kind: {"allOf": [target, {"if": {"not": {"required": ["kind"]}}, "then": _reference(name)}]}
+        for kind, name in targets.items()
     }
     text = {"type": "string", "minLength": 1}
     axis = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer", "boolean"]}}
@@ -176,7 +191,3 @@ def _sections(names: Mapping[type[msgspec.Struct], str], target_kinds: Mapping[s
         "targets": {"type": "object", "properties": named, "additionalProperties": target},
     }
     return {key: {**shapes[key], "description": SECTIONS[key]} for key in SECTIONS}
-
-
-def _as_kind(names: Mapping[type[msgspec.Struct], str], schema: TargetSchema) -> Json:
-    return _reference(names[schema.params])

@@ -102,8 +102,41 @@ def test_bombs_are_refused_or_read_in_reasonable_time(write, bomb: str) -> None:
 
 WORDS = st.sampled_from(
     [
-        *["[image]", "name", "=", '"a"', "[nodes.n]", "kind", '"file"', "target", '"/a"', "needs", "[", "]", "{", "}", "{{", '"{{a}}"', "[vars]", "a", "1"],
-        *["[matrix]", "include", ".", ",", "true", "[[nodes]]", "[profiles.p.vars]", "[targets]", "rules", "nodes", "image", "1.5"],
+        *[
+            "[image]",
+            "name",
+            "=",
+            '"a"',
+            "[nodes.n]",
+            "kind",
+            '"file"',
+            "target",
+            '"/a"',
+            "needs",
+            "[",
+            "]",
+            "{",
+            "}",
+            "{{",
+            '"{{a}}"',
+            "[vars]",
+            "a",
+            "1",
+        ],
+        *[
+            "[matrix]",
+            "include",
+            ".",
+            ",",
+            "true",
+            "[[nodes]]",
+            "[profiles.p.vars]",
+            "[targets]",
+            "rules",
+            "nodes",
+            "image",
+            "1.5",
+        ],
         *['"""', "'''", "'{%'", "\n", "\n", "\n", "{{ a }}", "\\", "\x00"],
     ]
 )

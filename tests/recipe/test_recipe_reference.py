@@ -27,5 +27,7 @@ def test_the_recipe_reference_has_every_kind_and_every_parameter() -> None:
 
 
 def test_no_row_of_the_reference_lacks_a_description() -> None:
-    rows = [line for line in (DOCS / "recipe-reference.md").read_text().splitlines() if line.startswith("| `")]
+    rows = [
+        line for line in (DOCS / "recipe-reference.md").read_text().splitlines() if line.startswith("| `")
+    ]
     assert [row for row in rows if row.endswith("|  |")] == []

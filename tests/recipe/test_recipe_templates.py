@@ -86,11 +86,31 @@ def test_scripts_and_raw_content_are_never_rendered(write) -> None:
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "a template takes too much memory"),
         ("{{" + "(" * 5000 + ")" * 5000 + "}}", "a template is nested too deeply"),
         ("{{ n", "template: "),
+        ("{{ " + "9" * 5000 + " }}", "template: Exceeds the limit (4300 digits)"),
+        ("{% for i in items %}" * 30 + "{% endfor %}" * 30, "template: too many statically nested blocks"),
+        ("{% block a %}{% endblock %}{% block a %}{% endblock %}", "template: block 'a' defined twice"),
+        ("{% extends 'x' %}", "a template in a recipe cannot include files"),
     ],
 )
 def test_what_a_template_may_not_do_is_told_at_its_line(write, template: str, brief: str) -> None:
     (line,) = told(write(node(template)))
     assert line.startswith(f"recipe.toml:9: {brief}")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ n | nofilter }}",
+        "{{ " + "9" * 5000 + " }}",
+        "{{ " + "(" * 9000,
+        "{% if",
+        "{{ a.b.c }}",
+        "{% block a %}",
+    ],
+)
+def test_a_bad_template_in_a_variable_is_told_at_its_line(write, template: str) -> None:
+    lines = told(write(HEAD + f"[vars]\nn = 1\na = '''{template}'''\n"))
+    assert [line.partition(": ")[0] for line in lines] == ["recipe.toml:5"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +199,9 @@ def test_filling_in_without_jinja2_gives_what_jinja2_gives(text: str) -> None:
     if not is_simple(text):
         return
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False  # noqa: S701
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
     )
     try:
         expected = environment.from_string(text).render(VARIABLES)
