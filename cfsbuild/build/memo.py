@@ -113,7 +113,7 @@ def program_identity() -> str:
 
 def memo_path(request: Request) -> Path:
     """Return where the memo for `request` is kept."""
-    name = f"memo-{digest_of(msgspec.msgpack.encode(request))[:32]}"
+    name = f"memo-{digest_of(repr(request).encode(errors='surrogateescape'))[:32]}"
     return Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()) / name
 
 
@@ -161,7 +161,9 @@ def remember(
     sources: Sources,
     built: Sequence[Built],
 ) -> bool:
-    """Write the memo of a build; if its recipe may have changed meanwhile, remove it and return False.
+    """Write the memo of a build; if that cannot be, remove what is there and return False.
+
+    It cannot when the recipe may have changed meanwhile, or when a path is not UTF-8 (documents are).
 
     A source that is too young to be trusted is noted as changed: the next build looks again, but need not plan.
     """
@@ -183,7 +185,11 @@ def remember(
         ),
         built=tuple(built),
     )
-    header = msgspec.msgpack.encode(memo)
+    try:
+        header = msgspec.msgpack.encode(memo)
+    except UnicodeEncodeError:
+        path.unlink(missing_ok=True)
+        return False
     data = [known.data for known in signatures.values() if known is not None]
     write_atomically(path, MAGIC, len(header).to_bytes(4, "little"), header, *data)
     return True

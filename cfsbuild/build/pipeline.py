@@ -202,7 +202,12 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
         listener=listener,
         sources=sources,
     )
-    return memo.Built(plan=encode_plan(plan), result=executed.result, files=executed.files)
+    try:
+        document = encode_plan(plan)
+    except UnicodeEncodeError:
+        # A path that is not UTF-8: the request has it too, so nothing will be remembered.
+        document = b""
+    return memo.Built(plan=document, result=executed.result, files=executed.files)
 
 
 def _stored_images(plans: Sequence[Plan]) -> list[str]:

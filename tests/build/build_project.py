@@ -1,6 +1,5 @@
 """A small project on disk, and what building it tells."""
 
-import os
 from pathlib import Path
 
 from cfsbuild.build.memo import Request
@@ -34,6 +33,11 @@ users = [{ name = "app", uid = 990, home = "/home/app" }]
 """
 
 
+def names(directory: Path) -> list[str]:
+    """Return what is in a directory, sorted."""
+    return sorted(path.name for path in directory.iterdir())
+
+
 class Project:
     """A recipe, its sources and its store; `build` records every event."""
 
@@ -42,6 +46,7 @@ class Project:
         self.recipe = root / "demo.toml"
         self.data = root / "data.bin"
         self.events: list[Event] = []
+        self.environ: dict[str, str] = {}
         self.write(RECIPE)
         self.write_data(b"x" * 100)
 
@@ -68,8 +73,6 @@ class Project:
         (result,) = build(self.request, options, environ=self.environ, listener=self.events.append)
         return result
 
-    environ: dict[str, str] = {}
-
     def plan(self):
         (planned,) = load_plans(self.request, environ=self.environ)
         return planned
@@ -78,4 +81,4 @@ class Project:
         return {job.job: job.outcome for job in result.jobs}
 
     def staging(self) -> list[str]:
-        return os.listdir(self.root / "store" / "cfsbuild" / "staging")
+        return names(self.root / "store" / "cfsbuild" / "staging")

@@ -1,9 +1,11 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
+from build_project import names
 
 from cfsbuild import events
 from cfsbuild.build.execute import execute
@@ -37,7 +39,7 @@ def test_the_image_is_in_the_store_under_its_name_and_in_the_output_directory(pr
     with Store.open(project.root / "store", read_only=True) as store:
         assert store.resolve("demo-1").hex() == image.digest
         data = store.read_object(bytes.fromhex(image.digest))
-    assert [os.path.basename(path) for path in image.files] == [
+    assert [Path(path).name for path in image.files] == [
         "demo-1.cfs",
         "demo-1.dump",
         "demo-1.manifest.json",
@@ -220,7 +222,7 @@ BROKEN = '[nodes.bad]\nkind = "bad"\n[nodes.after]\nkind = "reader"\nneeds = ["b
 def test_a_failure_is_raised_as_it_is_and_what_finished_before_is_kept(tmp_path):
     with pytest.raises(BuildError, match="it broke"):
         run(tmp_path, BROKEN, kinds(bad=fail, reader=empty, good=empty), jobs=1, keep_going=True)
-    result_count = len(os.listdir(tmp_path / "store" / "cfsbuild" / "nodes"))
+    result_count = len(names(tmp_path / "store" / "cfsbuild" / "nodes"))
     assert result_count == 1
 
 
@@ -297,7 +299,7 @@ def test_a_source_that_changes_while_it_is_read_fails_the_node(tmp_path):
     )
     with pytest.raises(BuildError, match="source changed while building: source"):
         run(tmp_path, '[nodes.n]\nkind = "odd"\nsource = "source"\n', {"odd": kind})
-    assert os.listdir(tmp_path / "store" / "cfsbuild" / "nodes") == []
+    assert names(tmp_path / "store" / "cfsbuild" / "nodes") == []
 
 
 def test_an_interrupt_discards_what_is_staged_and_ends_soon(tmp_path):
@@ -323,8 +325,8 @@ def test_an_interrupt_discards_what_is_staged_and_ends_soon(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, text, kinds(good=after_the_slow_one_began, work=work), jobs=2, listener=interrupt)
     assert time.monotonic() - started < 2
-    assert os.listdir(tmp_path / "store" / "cfsbuild" / "staging") == []
-    assert os.listdir(tmp_path / "store" / "objects") == []
+    assert names(tmp_path / "store" / "cfsbuild" / "staging") == []
+    assert names(tmp_path / "store" / "objects") == []
 
 
 def test_conflicts_of_static_nodes_are_errors_of_the_recipe(project):

@@ -35,7 +35,7 @@ def test_an_unreadable_tree_is_never_trusted(tmp_path):
     deep = tmp_path / "t"
     for _ in range(300):
         deep = deep / "d"
-    os.makedirs(deep)
+    deep.mkdir(parents=True)
     found = sign(tmp_path / "t")
     assert found.racy
     assert found.data == b""

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from build_project import names
 
 from cfsbuild.build.outputs import altered, write_outputs
 from cfsbuild.build.state import BuildState, load_state, save_state
@@ -18,14 +19,14 @@ def test_a_file_replaces_the_one_that_is_there_at_once(tmp_path):
         write_outputs(tmp_path, [OutFile(name="a", data=b"new")], no_image)
         assert old.read() == "old"
     assert (tmp_path / "a").read_text() == "new"
-    assert os.listdir(tmp_path) == ["a"]
+    assert names(tmp_path) == ["a"]
 
 
 def test_an_image_is_copied_never_linked(tmp_path):
     image = tmp_path / "image"
     image.write_bytes(b"i" * 70_000)
     write_outputs(
-        tmp_path / "out", [OutFile(name="x.cfs", image="00")], lambda digest: os.open(image, os.O_RDONLY)
+        tmp_path / "out", [OutFile(name="x.cfs", image="00")], lambda _: os.open(image, os.O_RDONLY)
     )
     assert (tmp_path / "out" / "x.cfs").read_bytes() == image.read_bytes()
     assert image.stat().st_nlink == 1
@@ -46,7 +47,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(StoreError, match="cannot write to the output directory"):
         write_outputs(tmp_path, [OutFile(name="x.cfs", image="00")], refuse)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_an_output_directory_that_is_a_file_is_an_error_with_a_hint(tmp_path):

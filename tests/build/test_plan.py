@@ -46,7 +46,7 @@ def load(path):
 
 
 def plan_file(path):
-    return plan(load(path), NODE_KINDS, TARGET_KINDS, load=lambda spec, inner: load(inner))
+    return plan(load(path), NODE_KINDS, TARGET_KINDS, load=lambda _, inner: load(inner))
 
 
 def test_free_nodes_keep_the_order_of_their_declaration():

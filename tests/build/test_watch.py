@@ -14,7 +14,7 @@ class Clock:
         self._steps = iter(steps)
         self.idle = 0
 
-    def __call__(self, seconds):
+    def __call__(self, _seconds):
         step = next(self._steps, None)
         if step is not None:
             step()
@@ -28,11 +28,11 @@ def rounds(project, *steps):
     clock = Clock(*steps)
     notes = project.events = []
     found = []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (the generator is what is tested)
         for outcome in watch(
             project.request, Options(jobs=1), environ={}, listener=notes.append, sleep=clock
         ):
-            found.append(outcome)
+            found.append(outcome)  # noqa: PERF402 (the loop ends by an exception)
     return found
 
 

@@ -1,0 +1,84 @@
+import io
+import sys
+import time
+
+from cfsbuild import events
+from cfsbuild.cli import listeners, progress
+from cfsbuild.cli.listeners import PlainLines, json_lines, listening
+from cfsbuild.cli.progress import ProgressBar
+from cfsbuild.cli.settings import Settings
+
+STARTED = events.BuildStarted(image="demo", jobs=("a", "b"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def chosen(monkeypatch, stream, **settings):
+    monkeypatch.setattr(sys, "stderr", stream)
+    with listening(Settings(**settings)) as listener:
+        return (
+            type(listener).__name__
+            if not callable(getattr(listener, "__name__", None))
+            else listener.__name__
+        )
+
+
+def test_the_terminal_and_the_options_choose_the_listener(monkeypatch):
+    with monkeypatch.context() as patch:
+        assert chosen(patch, Terminal()) == "ProgressBar"
+        assert chosen(patch, io.StringIO()) == "PlainLines"
+        assert chosen(patch, Terminal(), progress="plain") == "PlainLines"
+    for settings, expected in (
+        ({"quiet": True}, events.ignore),
+        ({"progress": "none"}, events.ignore),
+        ({"progress": "json", "quiet": True}, json_lines),
+    ):
+        with listening(Settings(**settings)) as listener:
+            assert listener is expected
+
+
+def test_cached_jobs_are_lines_only_when_verbose(capsys):
+    cached = events.JobCached(job="a", kind="dir", key="")
+    PlainLines(verbose=False)(cached)
+    PlainLines(verbose=True)(cached)
+    assert capsys.readouterr().err == "a: cached\n"
+
+
+def test_names_that_are_not_utf8_are_escaped(capsys):
+    PlainLines(verbose=False)(events.Note(text="\udcff"))
+    assert capsys.readouterr().err == "note: \\udcff\n"
+
+
+def test_no_bar_appears_for_what_is_quick(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = ProgressBar(PlainLines(verbose=False))
+    bar(STARTED)
+    bar(events.BuildFinished(image="demo", digest="", seconds=0.1, ran=0, cached=2))
+    bar.close()
+    assert stream.getvalue() == "demo: nothing to do (0.10 s)\n"
+
+
+def test_a_bar_appears_for_what_takes_longer_and_is_removed_at_the_end(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.02)
+    bar = ProgressBar(PlainLines(verbose=False))
+    bar(STARTED)
+    bar(events.JobStarted(job="a", kind="tree"))
+    bar(events.Progress(job="a", unit="bytes", done=1 << 20, total=4 << 20))
+    deadline = time.monotonic() + 10
+    while "a 1.0M/4.0M bytes (25 %)" not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    bar(events.JobFinished(job="a", kind="tree", key="", output="", seconds=1.0))
+    bar.close()
+    text = stream.getvalue()
+    assert "demo 0/2" in text
+    assert "a 1.0M/4.0M bytes (25 %)" in text
+    assert "a: done in 1.00 s\n" in text
+    assert text.rsplit("\r", 1)[-1].strip() == ""
+    assert listeners.BAR_AFTER_SECONDS == 1.0
