@@ -5,6 +5,7 @@ What is decided here, where readers of tar disagree, is written down in docs/adr
 
 from __future__ import annotations
 
+import functools
 import stat
 
 from cfsbuild import limits
@@ -23,6 +24,8 @@ _TYPES = {
     members.FIFO: stat.S_IFIFO,
 }
 
+_NO_NAMES = frozenset({b"", b".", b".."})
+
 METADATA_BYTES = 512 * 2**20
 """Most bytes of names (those of implicit parents included), link targets, attributes and inline content."""
 
@@ -35,6 +38,20 @@ def normal_name(name: bytes) -> bytes:
     """
     if not name:
         raise faults.malformed(faults.NAME, "a member has no name")
+    head, _, last = name.rpartition(b"/")
+    if last in _NO_NAMES or len(name) > limits.PATH_BYTES:
+        return _normal(name)
+    directory = _normal(head)
+    paths.check_name(last)
+    path = paths.join(directory, last)
+    if len(path) > limits.PATH_BYTES or path.count(b"/") > limits.PATH_DEPTH:
+        return paths.normalise(path)
+    return path
+
+
+# The members of a directory mostly follow each other.
+@functools.lru_cache(maxsize=8)
+def _normal(name: bytes) -> bytes:
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
         raise faults.refused(
