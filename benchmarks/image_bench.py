@@ -140,10 +140,8 @@ def report(entries: int, results: dict[str, list[tuple[float, float, float]]]) -
     print(f"{entries} entries; ratio > 1: faster or smaller than the first line")
     for name, rows in results.items():
         wall, cpu, peak = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(
-            f"{name:34} wall {wall:7.3f} s ({base[0] / wall:5.2f}x)  CPU {cpu:7.3f} s ({base[1] / cpu:5.2f}x)  "
-            f"peak {peak:7.0f} MiB, {peak * 2**20 / entries:5.0f} B/entry"
-        )
+        times = f"wall {wall:7.3f} s ({base[0] / wall:5.2f}x)  CPU {cpu:7.3f} s ({base[1] / cpu:5.2f}x)"
+        print(f"{name:34} {times}  peak {peak:6.0f} MiB, {peak * 2**20 / entries:5.0f} B/entry")
 
 
 if __name__ == "__main__":

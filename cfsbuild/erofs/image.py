@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -14,8 +15,18 @@ from cfsbuild.tree.dump import DumpEntry
 
 def build(entries: Iterable[DumpEntry], *, formats: tuple[int, int], algorithm: Algorithm) -> bytes:
     """Return the image of the tree that `entries` describe, in a version from the range `formats`."""
-    root, version, flags = assemble(entries, formats=formats, algorithm=algorithm)
-    layout = place(root)
+    # A million nodes that all stay make every pass of the collector long and vain.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        root, version, flags = assemble(entries, formats=formats, algorithm=algorithm)
+        return _write(place(root), version, flags)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _write(layout: Layout, version: int, flags: int) -> bytes:
     image = bytearray()
     image += fmt.HEADER.pack(fmt.COMPOSEFS_MAGIC, fmt.COMPOSEFS_HEADER_VERSION, flags, version)
     image += bytes(fmt.SUPERBLOCK_OFFSET - len(image))
