@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from cfsbuild.recipe.include import Merged, read_recipe
 from cfsbuild.recipe.marked import Marked
 from cfsbuild.recipe.model import Recipe
 from cfsbuild.recipe.problems import collect
-from cfsbuild.recipe.template import Renderer, is_simple
+from cfsbuild.recipe.template import Renderer, TooMuchText, is_simple
 from cfsbuild.recipe.variables import Combination, check_profiles, combinations
 
 
@@ -87,7 +88,7 @@ def load_recipes(  # noqa: PLR0913 (each is one input of the language)
 
 
 def _render(table: Marked, chosen: list[Combination], template_nodes: list[str]) -> list[rendering.Outcome]:
-    """Render every combination: here if nothing can go wrong, else in a child process with limits."""
+    """Render every combination: here if it is little work, else in a child process with limits."""
 
     def work(progress: bounded.Progress | None) -> list[rendering.Outcome]:
         renderer = Renderer(progress)
@@ -98,7 +99,8 @@ def _render(table: Marked, chosen: list[Combination], template_nodes: list[str])
         for value in item.values.values():
             used.extend(rendering.strings(value))
     if not template_nodes and all(is_simple(value.data) for value in used):
-        return work(None)
+        with suppress(TooMuchText):
+            return work(None)
     return bounded.run(work, list[rendering.Outcome])
 
 

@@ -143,7 +143,8 @@ class _Resolver:
             brief = f"variables refer to each other more than {_DEPTH} deep"
             raise RecipeError((Problem(brief, "", "flatten them", self._values[name].origin),))
         try:
-            good = min([True, *(self.resolve(other, (*chain, name)) for other in self._references(name))])
+            found = [self.resolve(other, (*chain, name)) for other in self._references(name)]
+            good = all(found)
             if good:
                 self.done[name] = self._render(self._values[name])
         finally:

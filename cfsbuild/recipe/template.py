@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,13 @@ _REFERENCE = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
 _BEGIN = ("{{", "{%", "{#")
 _CONSTANTS = frozenset({"true", "false", "none", "True", "False", "None"})
 _DEPTH = 16
+
+UNBOUNDED_CHARACTERS = 4 * 2**20
+"""Most text that is made in this process, where no limits of the kernel hold."""
+
+
+class TooMuchText(Exception):  # noqa: N818 (no error: the work moves to a child process)
+    """More than UNBOUNDED_CHARACTERS would be made in this process."""
 
 
 def is_template(text: str) -> bool:
@@ -40,8 +48,12 @@ class Renderer:
     """Renders templates; imports jinja2 at the first that needs it, remembers the template files read."""
 
     def __init__(self, progress: Progress | None = None) -> None:
-        """Begin; `progress` is told of each template that jinja2 is about to read or render."""
+        """Begin; `progress` is told of each template that jinja2 is about to read or render.
+
+        It is given where the kernel keeps limits; without it `text` may raise `TooMuchText`.
+        """
         self._progress = progress
+        self._made = 0
         self.files: dict[str, None] = {}
         self._sources: dict[str, tuple[str, str]] = {}
         self._environment: Environment | None = None
@@ -69,9 +81,9 @@ class Renderer:
         return sandbox.references(self.environment, text, origin)
 
     def text(self, text: str, variables: Mapping[str, Any], origin: Origin) -> str:
-        """Return a template of a recipe rendered. Raises `RecipeError`."""
+        """Return a template of a recipe rendered. Raises `RecipeError` and `TooMuchText`."""
         if is_simple(text) and all(name in variables for name in _REFERENCE.findall(text)):
-            return _substitute(text, variables, origin)
+            return self._substitute(text, variables, origin)
         from cfsbuild.recipe import sandbox  # noqa: PLC0415 (imports jinja2)
 
         self._tell(origin)
@@ -79,6 +91,20 @@ class Renderer:
             brief = "a template in a recipe cannot include files"
             raise RecipeError((Problem(brief, "", "make it a template file", origin),))
         return sandbox.render(self.environment, text, variables, origin)
+
+    def _substitute(self, text: str, variables: Mapping[str, Any], origin: Origin) -> str:
+        """Fill in references; how long the result will be is known before it is made."""
+        names = _REFERENCE.findall(text)
+        values = {name: str(variables[name]) for name in set(names)}
+        size = len(text) + sum(len(values[name]) for name in names)
+        if size > limits.TEMPLATE_OUTPUT_BYTES:
+            brief = f"a template gives more than {limits.TEMPLATE_OUTPUT_BYTES >> 20} MiB of text"
+            raise RecipeError((Problem(brief, "", "shorten it", origin),))
+        self._made += size
+        if self._progress is None and self._made > UNBOUNDED_CHARACTERS:
+            raise TooMuchText
+        self._tell(origin)
+        return _REFERENCE.sub(lambda match: values[match[1]], text)
 
     def file(self, file: str, variables: Mapping[str, Any], origin: Origin, *, root: str) -> str:
         """Return a template file rendered; `origin` is where it is named.
@@ -111,14 +137,6 @@ class Renderer:
             self._gather(included, Origin(file, 1, origin.key), root, depth - 1)
 
 
-def _substitute(text: str, variables: Mapping[str, Any], origin: Origin) -> str:
-    result = _REFERENCE.sub(lambda match: str(variables[match[1]]), text)
-    if len(result) > limits.TEMPLATE_OUTPUT_BYTES:
-        brief = f"a template gives more than {limits.TEMPLATE_OUTPUT_BYTES >> 20} MiB of text"
-        raise RecipeError((Problem(brief, "", "shorten it", origin),))
-    return result
-
-
 def _below(root: str, name: str, origin: Origin) -> str:
     """Return the path of an included template. Raises `RecipeError` if it lies outside `root`."""
     file = os.path.join(root, name)  # noqa: PTH118 (a text, shown as written)
@@ -135,7 +153,8 @@ def render(text: str, variables: Mapping[str, Any], *, origin: Origin) -> str:
     if not is_template(text):
         return text
     if is_simple(text):
-        return Renderer().text(text, variables, origin)
+        with suppress(TooMuchText):
+            return Renderer().text(text, variables, origin)
     return _bounded(lambda renderer: renderer.text(text, variables, origin))
 
 

@@ -186,6 +186,24 @@ def test_large_results_come_back_whole(write) -> None:
     assert len(recipe.nodes["n"].params.content) == 10_000_000
 
 
+def test_doubling_variables_are_stopped_before_they_fill_the_memory(write) -> None:
+    chain = "".join(f'v{i} = "{{{{ v{i - 1} }}}}{{{{ v{i - 1} }}}}"\n' for i in range(1, 60))
+    lines = told(write(HEAD + "[vars]\nv0 = '0123456789'\n" + chain))
+    # 10 * 2^23 is the first power beyond 64 MiB.
+    assert lines == ["recipe.toml:27: a template gives more than 64 MiB of text"]
+
+
+def test_much_text_from_plain_variables_is_made_in_a_child(write) -> None:
+    text = HEAD + f"[vars]\nv = '{'x' * 100_000}'\n[nodes.n]\nkind = 'file'\ntarget = '/a'\n"
+    (recipe,) = load(write(text + f"content = '{'{{ v }}' * 100}'\n"))
+    assert len(recipe.nodes["n"].params.content) == 10_000_000
+    nodes = "".join(
+        f"[nodes.n{i}]\nkind = 'file'\ntarget = '/{i}'\ncontent = '{'{{ v }}' * 600}'\n" for i in range(100)
+    )
+    (line,) = told(write(HEAD + f"[vars]\nv = '{'x' * 100_000}'\n" + nodes))
+    assert line.endswith("a template takes too much time or memory")
+
+
 texts = st.text(st.sampled_from("{}%#n m_1 'a\n"), max_size=30)
 pieces = st.sampled_from(
     ["{{ n }}", "{{n}}", "{{ items }}", "{{\tflag }}", "}}", "{", "}", "text", "\n", "{{ ratio }}"]
