@@ -44,14 +44,15 @@ def _filled_in(found: Entries, link: DumpEntry) -> DumpEntry:
 
 
 def argument_path(text: str) -> bytes:
-    """Return the path that a command-line argument means; `.` and `..` work as in a shell at the root."""
-    parts: list[bytes] = []
-    for part in os.fsencode(text).split(b"/"):
-        if part == b"..":
-            del parts[-1:]
-        elif part not in {b"", b"."}:
-            parts.append(part)
-    return paths.normalise(b"/".join(parts))
+    """Return the path that a command-line argument means, for `locate`: it may have `..` in it.
+
+    Raises `InputError` for a name that no file can have.
+    """
+    parts = [part for part in os.fsencode(text).split(b"/") if part not in {b"", b"."}]
+    for part in parts:
+        if part != b"..":
+            paths.check_name(part)
+    return paths.ROOT + b"/".join(parts)
 
 
 def locate(entries: Entries, path: bytes, *, image: str, follow: bool) -> DumpEntry:

@@ -42,6 +42,8 @@ def test_ls_follows_links_in_directories_and_at_a_trailing_slash(lab, run):
     assert run("ls", "-1", "a.cfs", "/bin").lines == ["/bin"]
     assert run("ls", "-1", "a.cfs", "/bin/").lines == ["hostlink", "loop", "tool"]
     assert run("ls", "-1", "a.cfs", "/bin/tool").lines == ["/usr/bin/tool"]
+    assert run("ls", "-1", "a.cfs", "/bin/..").lines == ["bin"]
+    assert run("ls", "-1", "a.cfs", "../..").lines == ["bin", "dev", "etc", "usr"]
 
 
 def test_ls_recursive_has_a_block_for_each_directory(lab, run):
