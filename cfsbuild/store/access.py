@@ -16,11 +16,15 @@ from cfsbuild.store.meta import META_BYTES, Meta, parse_meta
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What opening found out. `owners`: users whose files are trusted; `verity`: see `verity.promised`."""
+    """What opening found out.
+
+    `owners`: users whose files are trusted; `shared`: others can write too; `verity`: see `verity.promised`.
+    """
 
     fd: int
     meta: Meta
     owners: frozenset[int]
+    shared: bool
     read_only_reason: str
     verity: tuple[bool, str]
 
@@ -38,9 +42,10 @@ def open_store(path: Path, *, read_only: bool, trusted_uids: Collection[int], sh
         raise _no_store(path, "the directory does not exist") from error
     try:
         meta = _read_meta(fd, path)
-        _check_safety(fd, path, shared=shared)
+        others = _others_can_write(fd)
+        _check_safety(path, fd, safe=shared or not others)
         reason = "it was opened for reading only" if read_only else _why_read_only(fd, meta, owners)
-        return Opened(fd, meta, owners, reason, verity.promised(fd))
+        return Opened(fd, meta, owners, others, reason, verity.promised(fd))
     except BaseException:
         os.close(fd)
         raise
@@ -73,12 +78,15 @@ def _no_store(path: Path, details: str) -> StoreError:
     )
 
 
-def _check_safety(fd: int, path: Path, *, shared: bool) -> None:
-    mode = stat.S_IMODE(os.fstat(fd).st_mode)
-    if mode & 0o022 and not shared:
+def _others_can_write(fd: int) -> bool:
+    return bool(os.fstat(fd).st_mode & 0o022)
+
+
+def _check_safety(path: Path, fd: int, *, safe: bool) -> None:
+    if not safe:
         raise StoreError(
             f"other users can write to the store {path}",
-            details=f"its directory has mode {mode:04o}",
+            details=f"its directory has mode {stat.S_IMODE(os.fstat(fd).st_mode):04o}",
             resolution=f"chmod go-w {path}, or set shared_store = true in cfsbuild.toml when that is meant",
             reason="unsafe",
         )

@@ -21,14 +21,16 @@ class Objects:
     """Object files below `objects/`.
 
     `owners` are the user ids whose objects are taken at their name; those of other users are hashed before
-    use.
+    use. Without `shared` there can be none of other users.
     """
 
-    def __init__(self, store_fd: int, algorithm: Algorithm, owners: Collection[int]) -> None:
+    def __init__(self, store_fd: int, algorithm: Algorithm, owners: Collection[int], *, shared: bool) -> None:
         self._store_fd = store_fd
         self.fd = syscalls.open_directory(layout.OBJECTS, dir_fd=store_fd)
         self.algorithm = algorithm
         self._owners = owners
+        self._shared = shared
+        self._checked: set[bytes] = set()
 
     def close(self) -> None:
         """Give up the descriptor."""
@@ -70,9 +72,10 @@ class Objects:
         return False
 
     def trusts(self, digest: bytes, status: os.stat_result, size: int | None = None) -> bool:
-        """Say whether an object that is there may be used: a regular file of `size` bytes, written by someone
-        trusted or else with the content that its name promises. Raises `OSError`.
-        """  # noqa: D205 (one sentence)
+        """Say whether an object that is there may be used. Raises `OSError`.
+
+        It must be a regular file of `size` bytes, and be from a trusted user or have the right content.
+        """
         if not stat.S_ISREG(status.st_mode) or (size is not None and status.st_size != size):
             return False
         return status.st_uid in self._owners or self.matches(digest)
@@ -115,7 +118,10 @@ class Objects:
         return data
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Return those of `digests` whose objects are not there, each once. Raises `OSError`."""
+        """Return those of `digests` whose objects are not there, or not to be trusted, each once.
+
+        Raises `OSError`.
+        """
         wanted: dict[str, dict[bytes, None]] = {}
         for digest in digests:
             wanted.setdefault(digest[:1].hex(), {})[digest] = None
@@ -123,11 +129,24 @@ class Objects:
         return [digest for group in wanted.values() for digest in group if digest in absent]
 
     def _absent(self, shard: str, digests: Collection[bytes]) -> list[bytes]:
-        """Return those of `digests`, all of one shard, that are nowhere."""
+        """Return those of `digests`, all of one shard, that are nowhere or not to be trusted."""
+        if self._shared:
+            return [digest for digest in digests if not self._usable(digest)]
         if len(digests) < _LIST_FROM:
             return [digest for digest in digests if self.find(digest) is None]
         present = frozenset(self.shard(shard))
         return [d for d in digests if d.hex()[2:] not in present and not self.recover(d)]
+
+    def _usable(self, digest: bytes) -> bool:
+        """Say whether an object is there and may be used; one that was good once is only looked for again."""
+        status = self.find(digest)
+        if status is None:
+            return False
+        if digest not in self._checked:
+            if not self.trusts(digest, status):
+                return False
+            self._checked.add(digest)
+        return True
 
     def shards(self) -> list[str]:
         """Return the names of all entries of `objects/`, sorted; strays too. Raises `OSError`."""

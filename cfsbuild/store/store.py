@@ -47,7 +47,7 @@ class Store:
         self.read_only_reason = opened.read_only_reason
         """Why the store cannot be written; empty when it can."""
         self.requires_verity, self.no_verity_reason = opened.verity
-        self.objects = Objects(opened.fd, self.algorithm, opened.owners)
+        self.objects = Objects(opened.fd, self.algorithm, opened.owners, shared=opened.shared)
         self._layers: dict[str, Layer] = {}
 
     @staticmethod

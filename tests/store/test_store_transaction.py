@@ -244,6 +244,28 @@ def test_another_users_result_is_ignored_unless_trusted(store):
         assert trusting.result(KEY) is not None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_in_a_shared_store_a_result_with_a_forged_object_is_a_miss(store):
+    with store.transaction() as transaction:
+        digest = transaction.add_bytes(b"d" * 100)
+        transaction.put_result(node_result(transaction.put_layer(layer_with(digest, 100))))
+        transaction.commit()
+    path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+    os.chown(path, 65534, 65534)
+    store.path.chmod(0o775)
+    with Store.open(store.path, shared=True) as shared:
+        assert shared.result(KEY) is not None
+    path.chmod(0o644)
+    path.write_bytes(b"e" * 100)
+    with Store.open(store.path, shared=True) as shared:
+        assert shared.result(KEY) is None
+        with shared.transaction() as transaction:
+            transaction.add_bytes(b"d" * 100)
+            transaction.commit()
+        assert shared.result(KEY) is not None
+    store.path.chmod(0o700)
+
+
 def test_a_damaged_object_is_not_read(store):
     with store.transaction() as transaction:
         digest = transaction.add_bytes(b"d" * 100)
