@@ -1,4 +1,6 @@
-"""Numbers of the composefs image format, versions 0 and 1 (an EROFS subset): shared by writer and reader.
+"""Numbers of the composefs image format, versions 0 and 1 (an EROFS subset), as the reader needs them.
+
+The writer has a table of its own (`format.py`): a slip in one of them shows when the other disagrees.
 
 All integers on disk are little-endian. `docs/formats/image.md` describes the layout.
 """
@@ -25,13 +27,10 @@ FORMAT_LEGACY = 2
 """The layout of composefs-rs before 2026-06: read, never written."""
 
 SUPERBLOCK_OFFSET = 1024
-SUPERBLOCK_SIZE = 128
 SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sI44s")
 """Magic, checksum, feature_compat, blkszbits, extslots, root nid, inos, build time (s, ns), blocks,
 meta_blkaddr, xattr_blkaddr, uuid, volume name, feature_incompat, the rest."""
 SUPERBLOCK_MAGIC = 0xE0F5E1E2
-FEATURE_COMPAT = 6
-"""MTIME (2) and XATTR_FILTER (4)."""
 INODES_OFFSET = 1152
 
 # Inodes.
@@ -47,7 +46,6 @@ LAYOUT_CHUNK_BASED = 4
 
 # Chunks of files whose bytes are elsewhere.
 CHUNK_BITS_MIN = 12
-CHUNK_BITS_MAX = 43
 CHUNKS_MAX = 1024
 CHUNK_BITS_MASK = 31
 CHUNK_NULL = b"\xff\xff\xff\xff"
@@ -67,8 +65,6 @@ FILE_TYPES = {
 }
 """Dirent type by the file type bits of a mode."""
 
-TAIL_MAX = 2048
-"""A longer last part of a directory or inline file becomes a whole block."""
 
 # Extended attributes.
 XATTR_HEADER = struct.Struct("<IB7x")
@@ -85,25 +81,14 @@ XATTR_PREFIXES = (
     (b"security.", 6),
 )
 """Prefix and index; the first that matches counts. `lustre.` (5) is used by format 2 only."""
-XATTR_FILTER_SEED = 0x25BBE08F
-XATTR_FILTER_EMPTY = 0xFFFFFFFF
-XATTR_SHARED_MAX = 128
-"""Most shared ids on one inode; further shareable attributes are written inline."""
-XATTR_ICOUNT_MAX = 65535
 
 # Extended attributes that the format itself uses.
-ACL_ACCESS = b"system.posix_acl_access"
-ACL_DEFAULT = b"system.posix_acl_default"
-SELINUX = b"security.selinux"
 OVERLAY_PREFIX = b"trusted.overlay."
 OVERLAY_ESCAPE = b"overlay."
 """Inserted once more after OVERLAY_PREFIX when an input's attribute has that prefix."""
 METACOPY = b"trusted.overlay.metacopy"
 REDIRECT = b"trusted.overlay.redirect"
 OPAQUE = b"trusted.overlay.opaque"
-ESCAPED_OPAQUE = b"trusted.overlay.overlay.opaque"
-ESCAPED_WHITEOUT = b"trusted.overlay.overlay.whiteout"
-ESCAPED_WHITEOUTS = b"trusted.overlay.overlay.whiteouts"
 USER_OPAQUE = b"user.overlay.opaque"
 USER_WHITEOUT = b"user.overlay.whiteout"
 USER_WHITEOUTS = b"user.overlay.whiteouts"
@@ -114,6 +99,3 @@ METACOPY_SHA512_HEADER = b"\x00\x44\x00\x02"
 
 # The 256 whiteouts at the root hide the object directories of a lower layer that is not data-only.
 ROOT_WHITEOUTS = tuple(f"{number:02x}".encode() for number in range(256))
-ROOT_WHITEOUT_MODE = stat.S_IFCHR | 0o644
-ROOT_NID_MAX = 65534
-IMAGE_SIZE_MIN = 16384

@@ -1,9 +1,12 @@
+import struct
+
 import pytest
 import reader_images as images
 
 from cfsbuild.erofs.reader import read_image
+from cfsbuild.erofs.verify import verify_image
 from cfsbuild.erofs.writer import write_image
-from cfsbuild.errors import InputError
+from cfsbuild.errors import InputError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry, format_entry, parse_dump_bytes
 
@@ -166,3 +169,62 @@ def test_dump_text_and_entries_agree():
     assert parsed.keys() == read.keys()
     assert parsed[b"/big"] == read[b"/big"]
     assert parsed[b"/d/hl"].hardlink == read[b"/d/hl"].hardlink == b"/big"
+
+
+def older_image(*, digest=bytes(range(64))):
+    """Return an image of format 2, put together by hand: all inodes extended, depth first, nothing added."""
+
+    def attribute(index, suffix, value):
+        entry = struct.pack("<BBH", len(suffix), index, len(value)) + suffix + value
+        return entry + bytes(-len(entry) % 4)
+
+    def inode(layout, mode, size, union, position, *, nlink=1, attributes=b"", tail=b"", shared=()):
+        area = attributes
+        if attributes or shared:
+            area = struct.pack(f"<IB7x{len(shared)}I", 0, len(shared), *shared) + attributes
+        icount = (len(area) - 12) // 4 + 1 if area else 0
+        fields = (layout << 1 | 1, icount, mode, 0, size, union, position // 32, 7, 8, -3, 0, nlink)
+        packed = struct.pack("<HHHHQIIIIqII16x", *fields) + area + tail
+        return packed + bytes(-len(packed) % 32)
+
+    root_at, file_at = 1152, 1152 + 128
+    metacopy = {32: b"\0\x24\0\1", 64: b"\0\x44\0\2"}[len(digest)] + digest
+    attributes = attribute(4, b"overlay.metacopy", metacopy) + attribute(4, b"overlay.redirect", b"/ab/cd")
+    file = inode(4, 0o100644, 5000, 31, file_at, attributes=attributes, tail=b"\xff" * 4, shared=(3584 // 4,))
+    white_at = file_at + len(file)
+    names = [(b".", root_at, 2), (b"..", root_at, 2), (b"f", file_at, 1), (b"w", white_at, 3)]
+    dirents, offset = b"", 12 * len(names)
+    for name, at, kind in names:
+        dirents += struct.pack("<QHBB", at // 32, offset, kind, 0)
+        offset += len(name)
+    dirents += b"".join(name for name, _, _ in names)
+    root = inode(2, 0o40755, len(dirents), 0, root_at, nlink=2, tail=dirents)
+    assert len(root) == file_at - root_at
+    image = bytearray(4096)
+    image[:16] = struct.pack("<IIII", 0xD078629A, 1, 0, 2)
+    struct.pack_into("<IIIBBHQQIIII", image, 1024, 0xE0F5E1E2, 0, 6, 12, 0, root_at // 32, 3, 0, 0, 1, 0, 0)
+    body = root + file + inode(0, 0o20000, 0, 0, white_at)
+    image[1152 : 1152 + len(body)] = body
+    shared = attribute(5, b"lov", b"x")
+    image[3584 : 3584 + len(shared)] = shared
+    return bytes(image)
+
+
+def test_the_older_format_of_composefs_rs_is_read_but_not_verified():
+    data = older_image()
+    info = read_image(data)
+    assert (info.format, info.algorithm) == (2, Algorithm.SHA512)
+    digest = bytes(range(64)).hex().encode()
+    assert dump_of(data) == (
+        b"/ 53 40755 2 7 8 0 -3.0 - - -\n"
+        b"/f 5000 100644 1 7 8 0 -3.0 ab/cd - " + digest + b" lustre.lov=x\n"
+        b"/w 0 20000 1 7 8 0 -3.0 - - -\n"
+    )
+    with pytest.raises(VerificationError) as caught:
+        verify_image(data)
+    assert caught.value.reason == "foreign"
+
+
+def test_the_older_format_has_either_algorithm():
+    data = older_image(digest=bytes(32))
+    assert read_image(data).algorithm is Algorithm.SHA256
