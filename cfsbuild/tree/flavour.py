@@ -8,7 +8,7 @@ xattrs that the image shares between inodes.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError
@@ -47,7 +47,7 @@ def directory_size(names: Iterable[bytes]) -> int:
 
 
 class _Directory:
-    """What the entries below a directory say about it. Names come in order, so only sums are kept."""
+    """What a directory holds; `bytes` is what its names take in an image, "." and ".." included."""
 
     __slots__ = ("bytes", "names", "subdirectories")
 
@@ -71,42 +71,34 @@ def _directories(tree: Tree) -> dict[bytes, _Directory]:
     }
     for names in (tree.entries, tree.links):
         for path in names:
-            slash = path.rfind(b"/")
-            directory = result.get(path[:slash] or paths.ROOT)
+            above, _, name = path.rpartition(b"/")
+            directory = result.get(above or paths.ROOT)
             if directory is None:
                 raise InputError(f"{paths.show(path)} lies in no directory of the tree")
-            if path != paths.ROOT:
-                directory.names.append(path[slash + 1 :])
-                directory.bytes += DIRENT_BYTES + len(path) - slash - 1
-                directory.subdirectories += path in result
+            if name:
+                directory.names.append(name)
+                directory.bytes += DIRENT_BYTES + len(name)
+                if path in result:
+                    directory.subdirectories += 1
     return result
 
 
-def _mtime(inode: Inode, epoch: int | None) -> tuple[int, int]:
-    """Return the time of `inode` in the image: if there is an epoch, clamped to it and in whole seconds."""
+def _times(epoch: int | None) -> Callable[[int], tuple[int, int]]:
+    """Return what makes an image's time of an mtime in ns: with an epoch, clamped and in whole seconds."""
     if epoch is None:
-        return divmod(inode.mtime_ns, NANOSECONDS)
-    if inode.mode & 0o170000 == stat.S_IFDIR:
-        return epoch, 0
-    return min(inode.mtime_ns // NANOSECONDS, epoch), 0
+        return lambda mtime_ns: divmod(mtime_ns, NANOSECONDS)
+    latest = epoch
+    return lambda mtime_ns: (min(mtime_ns // NANOSECONDS, latest), 0)
 
 
-def _data(path: bytes, inode: Inode, inline_bytes: int) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Return payload, content and digest of `inode`."""
-    kind = inode.mode & 0o170000
-    if kind == stat.S_IFLNK:
-        return inode.target, None, None
-    if kind != stat.S_IFREG or not inode.size:
-        return None, None, None
-    if inode.digest:
-        text = inode.digest.hex().encode("ascii")
-        return text[:2] + b"/" + text[2:], None, inode.digest
-    if len(inode.content) > inline_bytes:
+def _inline(path: bytes, content: bytes, longest: int) -> bytes:
+    """Return `content`, which must not be longer than what the flavour allows to be inline."""
+    if len(content) > longest:
         raise InputError(
-            f"{paths.show(path)} has {len(inode.content)} bytes of inline content, "
-            f"at most {inline_bytes} may stand in the image"
+            f"{paths.show(path)} has {len(content)} bytes of inline content, "
+            f"at most {longest} may stand in the image"
         )
-    return None, inode.content, None
+    return content
 
 
 def to_dump(tree: Tree, *, epoch: int | None, inline_bytes: int = limits.INLINE_BYTES) -> Iterator[DumpEntry]:
@@ -119,16 +111,26 @@ def to_dump(tree: Tree, *, epoch: int | None, inline_bytes: int = limits.INLINE_
     if paths.ROOT not in tree.entries:
         raise InputError("the tree has no root directory")
     directories = _directories(tree)
-    names = _link_counts(tree)
+    counts, links, inodes = _link_counts(tree), tree.links, tree.entries
+    time_of = _times(epoch)
     for path in _depth_first(tree):
-        first = tree.links.get(path)
-        inode = tree.entries[path if first is None else first]
-        sec, nsec = _mtime(inode, epoch)
-        directory = directories.get(path)
-        if directory is None:
-            size, nlink = inode.size, names.get(first or path, 1)
-        else:
+        first = links.get(path) if links else None
+        inode = inodes[path if first is None else first]
+        sec, nsec = time_of(inode.mtime_ns)
+        size, nlink = inode.size, 1
+        payload, content = inode.target or None, inode.content or None
+        digest = inode.digest or None
+        if digest is not None:
+            text = digest.hex().encode()
+            payload = text[:2] + b"/" + text[2:]
+        elif content is not None:
+            content = _inline(path, content, inline_bytes)
+        elif path in directories:
+            directory = directories[path]
             size, nlink = directory.size(root=path == paths.ROOT), 2 + directory.subdirectories
+            sec = sec if epoch is None else epoch
+        if counts:
+            nlink = counts.get(path if first is None else first, nlink)
         yield DumpEntry(
             path,
             size,
@@ -139,7 +141,9 @@ def to_dump(tree: Tree, *, epoch: int | None, inline_bytes: int = limits.INLINE_
             inode.rdev,
             sec,
             nsec,
-            *_data(path, inode, inline_bytes),
+            payload,
+            content,
+            digest,
             inode.xattrs,
             first,
         )
