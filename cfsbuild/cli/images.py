@@ -19,7 +19,7 @@ from cfsbuild import limits
 from cfsbuild.cli.lookup import Entries, by_path
 from cfsbuild.cli.settings import Settings
 from cfsbuild.cli.stores import open_store
-from cfsbuild.errors import CfsError, InputError, UsageError
+from cfsbuild.errors import CfsError, InputError, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.layer import Tree
@@ -139,11 +139,8 @@ def complete_image(
         found = []
     if not found:
         return [CompletionItem(incomplete, type="file")]
-    files = (
-        []
-        if "/" in incomplete
-        else [path.name for path in Path().glob("*") if path.name.startswith(incomplete)]
-    )
+    beside = () if "/" in incomplete else Path().iterdir()
+    files = (path.name for path in beside if path.name.startswith(incomplete))
     return [CompletionItem(name) for name in sorted({*found, *files})]
 
 
@@ -184,13 +181,38 @@ def _from_file(text: str, path: Path) -> Image:
     )
 
 
-def image_digest(name: str, data: bytes) -> str:
-    """Return the fs-verity digest of an image in lower-case hex, by the algorithm that its objects use."""
+def image_digest(name: str, data: bytes, like: str = "") -> str:
+    """Return the fs-verity digest of an image in lower-case hex.
+
+    By the algorithm that gives digests like `like` (hex), else by the one that its objects use.
+    """
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
     from cfsbuild.fsverity.digest import digest_bytes  # noqa: PLC0415
 
+    if like:
+        return digest_bytes(data, algorithm_of_digest(bytes.fromhex(like))).hex()
     with naming(name):
         return digest_bytes(data, read_image(data).algorithm).hex()
+
+
+def check_image_digest(image: Image, digest: str) -> str:
+    """Return the digest of `image`, which must be `digest` (hex of any case) or, without one, the store's.
+
+    Raises `UsageError` for what is no digest, `VerificationError` (reason `image-digest`) if it is another.
+    """
+    wanted = digest.lower() or image.expected
+    if wanted and (len(wanted) not in {64, 128} or wanted.strip("0123456789abcdef")):
+        raise UsageError(
+            f"{digest!r} is not an fs-verity digest", resolution="give 64 or 128 hex digits", reason="usage"
+        )
+    found = image_digest(image.name, image.data, wanted)
+    if wanted and found != wanted:
+        raise VerificationError(
+            f"{image.name} does not have the digest that it should have",
+            details=f"expected {wanted}\nfound    {found}",
+            reason="image-digest",
+        )
+    return found
 
 
 def _from_store(settings: Settings, text: str) -> Image:
@@ -262,18 +284,19 @@ def origins_of(image: Image) -> dict[bytes, str]:
     from cfsbuild.targets.manifest import decode_manifest, origins  # noqa: PLC0415 (--origin only)
 
     stem = image.reference or image.path.stem
-    places = [image.path.with_name(f"{stem}.manifest.json"), Path("out") / f"{stem}.manifest.json"]
-    for place in places[1:] if image.expected else places[:1]:
-        if place.is_file():
-            manifest = decode_manifest(place.read_bytes())
-            if manifest.digest != image.digest():
-                raise UsageError(
-                    f"{place} describes another image", details=f"its digest is {manifest.digest}"
-                )
-            return origins(manifest)
-    raise UsageError(
-        f"nothing says where the paths of {image.name} come from",
-        details=f"looked for {', '.join(str(place) for place in places)}",
-        resolution="`cfsbuild build` writes NAME.manifest.json beside NAME.cfs: name that file",
-        reason="no-manifest",
-    )
+    place = (Path("out") if image.expected else image.path.parent) / f"{stem}.manifest.json"
+    if not place.is_file():
+        raise UsageError(
+            f"nothing says where the paths of {image.name} come from",
+            details=f"looked for {place}",
+            resolution="`cfsbuild build` writes NAME.manifest.json beside NAME.cfs: name that file",
+            reason="no-manifest",
+        )
+    manifest = decode_manifest(place.read_bytes())
+    if manifest.digest != image.digest():
+        raise UsageError(
+            f"{place} describes another image",
+            details=f"its digest is {manifest.digest}",
+            reason="no-manifest",
+        )
+    return origins(manifest)

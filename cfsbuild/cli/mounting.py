@@ -10,10 +10,10 @@ import click
 import msgspec
 
 from cfsbuild.cli.contents import first_of_each_object, object_directories, object_name
-from cfsbuild.cli.images import Image, image_digest, open_image
+from cfsbuild.cli.images import Image, check_image_digest, open_image
 from cfsbuild.cli.settings import Settings
 from cfsbuild.deploy.spec import MountSpec, Verity
-from cfsbuild.errors import InputError, UsageError, VerificationError
+from cfsbuild.errors import InputError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -82,14 +82,14 @@ def plan_mount(  # noqa: PLR0913 (what a mount is)
             f"there is no store at {settings.store_path} to take contents from",
             resolution="name the objects' directory with --objects, or the store with --store",
         )
-    _check_digest(image, digest)
+    found = check_image_digest(image, digest)
     reason = "no verity was asked for" if verity == "off" else ""
     if verity == "try":
         reason = _why_no_verity(image, directories)
     spec = MountSpec(
         image=str(image.path.absolute()),
         objects=tuple(str(directory) for directory in directories),
-        digest="" if reason else digest.lower() or image_digest(image.name, image.data),
+        digest="" if reason else found,
         verity="off" if reason else "require",
         read_only=not upper,
         upper=upper,
@@ -97,19 +97,6 @@ def plan_mount(  # noqa: PLR0913 (what a mount is)
         idmap=idmap,
     )
     return Plan(image, spec, reason)
-
-
-def _check_digest(image: Image, digest: str) -> None:
-    """Compare the image with the digest that the user expects; the kernel does it again if it can."""
-    if not digest:
-        return
-    found = image_digest(image.name, image.data)
-    if found != digest.lower():
-        raise VerificationError(
-            f"{image.name} does not have the digest that it should have",
-            details=f"expected {digest.lower()}\nfound    {found}",
-            reason="image-digest",
-        )
 
 
 def _why_no_verity(image: Image, directories: tuple[Path, ...]) -> str:

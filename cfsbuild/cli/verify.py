@@ -12,7 +12,14 @@ import msgspec
 
 from cfsbuild.cli import render
 from cfsbuild.cli.contents import object_directories, object_name
-from cfsbuild.cli.images import Image, algorithm_of_digest, image_argument, image_digest, open_image
+from cfsbuild.cli.images import (
+    Image,
+    algorithm_of_digest,
+    check_image_digest,
+    image_argument,
+    image_digest,
+    open_image,
+)
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import InputError, Problem, VerificationError
@@ -79,7 +86,7 @@ def command(
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
     opened = open_image(settings, image)
-    faults = list(_image_faults(opened, digest))
+    actual, faults = _check_image(opened, (digest or opened.expected).lower())
     found: dict[bytes, DumpEntry] = {}
     undigested = total = 0
     if not faults:
@@ -89,7 +96,7 @@ def command(
         faults += checked
     result = Verification(
         image=opened.name,
-        digest=image_digest(opened.name, opened.data) if not faults or found else "",
+        digest=actual,
         ok=not faults,
         objects=0 if only_structure else len(found),
         bytes=total,
@@ -106,8 +113,8 @@ def command(
     return 0
 
 
-def _image_faults(image: Image, digest: str | None) -> Iterator[Fault]:
-    """Yield what is wrong with the image file itself."""
+def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
+    """Return the digest of the image file (empty if the file is damaged), and what is wrong with it."""
     from cfsbuild.erofs.verify import verify_image  # noqa: PLC0415 (help needs no reader)
 
     if image.kind == "dump":
@@ -117,16 +124,12 @@ def _image_faults(image: Image, digest: str | None) -> Iterator[Fault]:
     try:
         verify_image(image.data)
     except (VerificationError, InputError) as error:
-        yield Fault(error.reason or "structure", f"{image.name}: {error.brief}", error.details)
-        return
-    found = image_digest(image.name, image.data)
-    wanted = (digest or image.expected or found).lower()
-    if found != wanted:
-        yield Fault(
-            "image-digest",
-            f"{image.name} does not have the digest that it should have",
-            f"expected {wanted}\nfound    {found}",
-        )
+        return "", [Fault(error.reason or "structure", f"{image.name}: {error.brief}", error.details)]
+    try:
+        return check_image_digest(image, wanted), []
+    except VerificationError as error:
+        fault = Fault(error.reason, error.brief, error.details)
+        return image_digest(image.name, image.data, wanted), [fault]
 
 
 def _named_objects(image: Image) -> tuple[dict[bytes, DumpEntry], int]:

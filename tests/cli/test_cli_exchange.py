@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.cli import tar_writer
+from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store.store import Store
 from cfsbuild.tree.dump import DumpEntry
 
@@ -296,3 +297,23 @@ def test_replacing_a_reference_is_said(lab, run):
     assert (
         f"note: x stood for another image, {first.text.strip()}" in run("import", "b.cfs", "--name", "x").err
     )
+
+
+def test_an_empty_image_in_a_sha512_store_has_the_digest_of_that_store(lab, run, tmp_path):
+    Store.init(tmp_path / "wide", Algorithm.SHA512).close()
+    (lab.directory / "e.dump").write_text("/ 4096 40755 2 0 0 0 0.0 - - -\n")
+    arguments = ("--store", tmp_path / "wide")
+    digest = run("import", *arguments, "e.dump").text.strip()
+    assert len(digest) == 128
+    outcome = run("verify", "--json", *arguments, "e")
+    assert (outcome.status, outcome.json["digest"]) == (0, digest)
+    assert run("export", *arguments, "e", "e.cfs").status == 0
+    assert run("verify", "--digest", digest, "e.cfs").status == 0
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "g" * 64, "0" * 63])
+def test_what_is_no_digest_is_a_usage_error(lab, run, digest):
+    lab.image()
+    outcome = run("verify", "--digest", digest or "-", "a.cfs")
+    assert outcome.status == 2
+    assert "is not an fs-verity digest" in outcome.err
