@@ -148,8 +148,14 @@ def produce(context: NodeContext, params: FileParams, fingerprint: Fingerprint) 
         inode = msgspec.structs.replace(
             taken, mode=stat.S_IFREG | mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs
         )
+    elif params.content is None:
+        raise BuildError(
+            f"{context.spec.name}: template {params.template} was not rendered",
+            origin=context.spec.origin_of("template"),
+            reason="template",
+        )
     else:
-        content = (params.content or "").encode("utf-8", "surrogateescape")
+        content = metadata.to_bytes(params.content)
         inode = metadata.regular_file(
             content, context.sink, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs
         )

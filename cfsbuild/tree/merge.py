@@ -201,7 +201,8 @@ class _State:
     """What is merged so far.
 
     `owners` names the first node of those that hold a path's present value. `givers` lists, for paths that
-    several nodes give, all of them in order; `mixed` are those whose values are not all equal.
+    several nodes give, all of them in order; `mixed` are those whose values are not all equal, `contested`
+    those with a conflict.
     """
 
     def __init__(self, parts: Sequence[_Part]) -> None:
@@ -211,6 +212,7 @@ class _State:
         self.givers: dict[bytes, list[int]] = {}
         self.mixed: set[bytes] = set()
         self.conflicts: list[Conflict] = []
+        self.contested: set[bytes] = set()
 
     def add(self, part: _Part) -> None:
         names, owners = self.names, self.owners
@@ -242,6 +244,7 @@ class _State:
             before = other.names[path]
             if before == after or _same_directory(before, after) or part.overrides(other, path):
                 continue
+            self.contested.add(path)
             self.conflicts.append(
                 Conflict(
                     ConflictType.DIFFERENT,
@@ -272,7 +275,7 @@ class _State:
         return missing
 
     def _note_below(self, path: bytes) -> None:
-        if any(conflict.path == path for conflict in self.conflicts):
+        if path in self.contested:
             return
         holder = self.parts[self.owners[path]]
         for part in self.parts:

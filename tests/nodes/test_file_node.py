@@ -114,6 +114,11 @@ def test_a_source_that_vanished_after_the_check_is_an_error(tmp_path):
         file_kind.gather(context(node, Objects()), node.params)
 
 
+def test_a_template_arrives_rendered_and_one_that_does_not_makes_no_empty_file():
+    with pytest.raises(BuildError, match=r"template t.j2 was not rendered"):
+        run("file", target="/f", template="t.j2")
+
+
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
