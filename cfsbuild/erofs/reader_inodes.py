@@ -58,9 +58,11 @@ class InodeReader:
         """Return the inode with number `nid`; raises `InputError`."""
         data = self._data
         start = nid * constants.SLOT_SIZE
-        end = start + (constants.EXTENDED_SIZE if data[start : start + 1] and data[start] & 1 else 32)
-        if start < constants.INODES_OFFSET or end > len(data):
+        if not constants.INODES_OFFSET <= start <= len(data) - constants.COMPACT_SIZE:
             raise damage.damaged(damage.BOUNDS, f"inode {nid} lies outside of the image")
+        end = start + (constants.EXTENDED_SIZE if data[start] & 1 else constants.COMPACT_SIZE)
+        if end > len(data):
+            raise damage.damaged(damage.BOUNDS, f"inode {nid} ends outside of the image")
         if data[start] & 1:
             (form, icount, mode, _, size, union, _, uid, gid, sec, nsec, nlink) = (
                 constants.EXTENDED.unpack_from(data, start)

@@ -77,7 +77,8 @@ class ArchiveParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class _Source:
     """The archive file: read once, in order, and hashed on the way."""
 
-    def __init__(self, fd: int, context: NodeContext) -> None:
+    def __init__(self, path: Path, fd: int, context: NodeContext) -> None:
+        self._path = path
         self._fd = fd
         self._context = context
         self._hasher = Hasher(context.sink.algorithm)
@@ -99,7 +100,10 @@ class _Source:
         return self._next(size)
 
     def _next(self, size: int) -> bytes:
-        data = os.read(self._fd, size)
+        try:
+            data = os.read(self._fd, size)
+        except OSError as error:
+            raise _unreadable(self._context.spec, self._path, error) from error
         self._hasher.update(data)
         done = self._hasher.size
         if done - self._reported >= _PROGRESS_STEP:
@@ -171,11 +175,9 @@ def produce(context: NodeContext, params: ArchiveParams, fingerprint: Fingerprin
     """Read the archive as a stream; contents go to the sink, everything else into the layer."""
     path, fd = _open(context.spec, params)
     try:
-        source = _Source(fd, context)
+        source = _Source(path, fd, context)
         layer = _read(context, params, source)
         digest = source.digest()
-    except OSError as error:
-        raise _unreadable(context.spec, path, error) from error
     except InputError as error:
         error.details = "\n".join(filter(None, (f"In {path}.", error.details)))
         error.origin = error.origin or context.spec.origin_of("source")

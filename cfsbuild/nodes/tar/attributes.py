@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 
@@ -139,7 +138,7 @@ def _xattr(key: bytes, raw: bytes) -> tuple[bytes, bytes]:
     name = unquote_to_bytes(key[len(_LIBARCHIVE) :])
     try:
         # libarchive leaves the padding out.
-        return name, base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+        return name, binascii.a2b_base64(raw + b"=" * (-len(raw) % 4), strict_mode=True)
     except binascii.Error:
         raise faults.malformed(faults.XATTR, f"attribute {os.fsdecode(name)!r} is not base64") from None
 
