@@ -201,7 +201,7 @@ def _start_time() -> int:
 def _read(fd: int, name: str, algorithm: Algorithm) -> tuple[LeaseInfo, tuple[int, int]] | None:
     """Return a lease and its last renewal; None when the file is no lease."""
     with open(fd, "rb", closefd=False) as file:
-        lines = file.read(limits.DOCUMENT_BYTES).split(b"\n")
+        lines = file.read().split(b"\n")
     try:
         header = msgspec.json.decode(lines[0], type=LeaseHeader, strict=True)
     except (msgspec.DecodeError, msgspec.ValidationError):

@@ -100,10 +100,10 @@ def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
     """Return a regular file's content. Raises `OSError`; EFBIG when it has more than `limit` bytes."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     with os.fdopen(fd, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    return data
+        # Python makes room for as many bytes as are asked for: never ask for the limit itself.
+        if os.fstat(fd).st_size > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+        return file.read()
 
 
 def remove_if_empty(dir_fd: int, name: str) -> bool:
