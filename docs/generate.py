@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 (a script beside the pages that it writes)
-"""Write the pages that follow from the code: `recipe-reference.md`, from the JSON schema of recipes.
+"""Write the files that follow from the code: the JSON schema of recipes, and `recipe-reference.md` from it.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits 1 if one is stale.
 """
@@ -21,7 +21,6 @@ from cfsbuild.recipe.schema import json_schema
 from cfsbuild.targets.registry import TARGET_KINDS
 
 HERE = Path(__file__).parent
-REFERENCE = HERE / "recipe-reference.md"
 
 Json = dict[str, Any]
 
@@ -55,9 +54,14 @@ _FORMATS = {
 }
 
 
-def reference() -> str:
-    """Return the text of `recipe-reference.md`."""
-    return "\n".join(_pieces(json_schema(NODE_KINDS, TARGET_KINDS))) + "\n"
+def files() -> dict[Path, str]:
+    """Return what the generated files should hold."""
+    schema = json_schema(NODE_KINDS, TARGET_KINDS)
+    return {
+        HERE / "recipe.schema.json": msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
+        + "\n",
+        HERE / "recipe-reference.md": "\n".join(_pieces(schema)) + "\n",
+    }
 
 
 def _pieces(schema: Json) -> Iterator[str]:
@@ -183,18 +187,17 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages, or compare them; return the exit status."""
-    parser = argparse.ArgumentParser(description="Write the pages that follow from the code.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is stale")
+    """Write the files, or compare them; return the exit status."""
+    parser = argparse.ArgumentParser(description="Write the files that follow from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")
     options = parser.parse_args(arguments)
-    text = reference()
-    if not options.check:
-        REFERENCE.write_text(text, encoding="utf-8")
-        return 0
-    if REFERENCE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{REFERENCE.name} is not up to date: run `python docs/generate.py`\n")
-    return 1
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text("utf-8") != text]
+    for path in stale:
+        if options.check:
+            sys.stderr.write(f"docs/{path.name} is not up to date: run `python docs/generate.py`\n")
+        else:
+            path.write_text(files()[path], encoding="utf-8")
+    return 1 if stale and options.check else 0
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ def _check_file_name(text: str, what: str, origin: Origin, problems: list[Proble
 
 
 def _axis(value: Marked, problems: list[Problem]) -> str:
+    if not isinstance(value.data, str | int):
+        return ""  # a problem already
     text = ("true" if value.data else "false") if isinstance(value.data, bool) else str(value.data)
     _check_file_name(text, f"`{value.origin.key}`", value.origin, problems)
     return text

@@ -43,7 +43,9 @@ class ImageTable(msgspec.Struct, frozen=True, kw_only=True):
 class NodeTable(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that every node has, whatever its kind."""
 
-    kind: Annotated[str, Meta(description="What the node does; decides which other keys it has.")]
+    kind: Annotated[
+        str, Meta(description="What the node does; decides which other keys it has.", examples=["file"])
+    ]
     needs: Annotated[
         tuple[str, ...],
         Meta(description="Nodes that come before this one.", examples=[["base"]]),

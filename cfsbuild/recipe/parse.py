@@ -46,7 +46,8 @@ def parse(text: str, file: str) -> Marked:
     """Return a TOML document as marked data whose origins name `file`.
 
     Raises `RecipeError` for what is not TOML or exceeds a limit: size, parts of a key, nesting; for NUL
-    characters, for numbers that are not finite, and for dates (recipes have no use for them).
+    characters, for numbers that are not finite or do not fit 64 bits, and for dates (recipes have no use for
+    them).
     """
     import tomli  # noqa: PLC0415 (a warm build parses nothing)
 
@@ -92,6 +93,8 @@ def _mark(value: Any, key: Key, above: Origin, lines: dict[Key, int], problems: 
 def _check_scalar(value: Any, origin: Origin) -> Problem | None:  # noqa: ANN401
     if isinstance(value, str):
         return _nul(origin) if "\0" in value else None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return Problem(f"`{origin.key}` is out of range", "", "write a number of at most 64 bits", origin)
     if isinstance(value, float) and not math.isfinite(value):
         return Problem(f"`{origin.key}` is not a finite number", "", "write a plain number", origin)
     if not isinstance(value, bool | int | float):

@@ -28,6 +28,7 @@ _SIZE = limits.TEMPLATE_OUTPUT_BYTES
 _INTEGER_BITS = 4096
 _WIDTH = 1000
 _LAZY_FILTERS = ("batch", "items", "map", "reject", "rejectattr", "select", "selectattr", "slice", "unique")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FORMAT_WIDTH = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
 _PRINTABLE = (jinja2.Undefined, str, bool, int, float, list, tuple, dict, type(None))
 
@@ -182,6 +183,8 @@ def render(
     except Exception as error:  # noqa: BLE001 (an expression can raise whatever Python can)
         place = _place(environment, error, origin, file)
         raise _error(f"template: {_first_line(error)}", "", "mend the expression", place) from None
+    if not result.isascii() and _SURROGATE.search(result):
+        raise _error("a template gives half of a character", "", "remove the \\uD800 to \\uDFFF", origin)
     if len(result) > _SIZE:
         raise _error(f"a template gives more than {_SIZE >> 20} MiB of text", "", "shorten it", origin)
     return result

@@ -19,18 +19,18 @@ scalars = (
     | st.floats(allow_nan=False, allow_infinity=False)
 )
 data = st.recursive(
-    scalars, lambda items: st.lists(items, max_size=4) | st.dictionaries(strings, items, max_size=4)
+    scalars, lambda items: st.lists(items, max_size=3) | st.dictionaries(strings, items, max_size=3)
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(strings, data, max_size=5), strings)
 def test_what_is_written_is_what_tomli_reads(table: dict, name: str) -> None:
     text = "\n".join(emit.table(("nodes", name), table, {}))
     assert tomli.loads(text) == {"nodes": {name: table}}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(strings, data, max_size=5))
 def test_comments_change_nothing(table: dict) -> None:
     notes = {"": "the table", **dict.fromkeys(table, "a key")}

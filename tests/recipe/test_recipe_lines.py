@@ -137,7 +137,7 @@ statements = st.one_of(
 documents = st.builds("\n".join, st.lists(statements, max_size=8))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(documents)
 def test_the_scanner_finds_exactly_the_keys_that_tomli_finds(text: str) -> None:
     try:
@@ -153,14 +153,14 @@ def test_the_scanner_finds_exactly_the_keys_that_tomli_finds(text: str) -> None:
             assert path[-1] in lines[line - 1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.sampled_from("[]{}.=\"', \n#ab1\\\r\t"), max_size=60))
 def test_the_scanner_never_raises_and_never_misplaces_a_line(text: str) -> None:
     for line in find_lines(text).found.values():
         assert 1 <= line <= text.count("\n") + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(documents, st.integers(0, 200))
 def test_a_valid_beginning_is_read_as_tomli_reads_it(text: str, cut: int) -> None:
     # What the guard relies on: up to an error the scanner is never behind the parser.

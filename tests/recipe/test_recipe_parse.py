@@ -29,8 +29,14 @@ def test_values_that_mean_nothing_in_a_recipe_are_refused(write, text: str, brie
     assert brief in told(write(HEAD + text))
 
 
-def test_a_number_as_long_as_python_reads_it_is_judged_by_its_parameter(write) -> None:
-    assert "`image.epoch` must be at most" in told(write(HEAD + "epoch = " + "9" * 100))[0]
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "9" * 100])
+def test_numbers_have_64_bits(write, number: str) -> None:
+    assert told(write(HEAD + f"epoch = {number}\n")) == ["recipe.toml:3: `image.epoch` is out of range"]
+
+
+def test_the_longest_numbers_pass_through_templates(write) -> None:
+    text = HEAD + "[vars]\na = 9223372036854775807\nb = -9223372036854775808\nc = '{{ a + b }}'\n"
+    assert load(write(text))[0].variables["c"] == "-1"
 
 
 def test_nul_bytes_in_the_file_are_refused(write) -> None:

@@ -1,4 +1,4 @@
-"""The generated page of the documentation is up to date, and says something about everything."""
+"""What is generated from the code is up to date, and says something about everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cfsbuild.nodes.registry import NODE_KINDS
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_recipe_reference_is_up_to_date() -> None:
+def test_the_generated_files_are_up_to_date() -> None:
     command = [sys.executable, str(DOCS / "generate.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stderr == ""

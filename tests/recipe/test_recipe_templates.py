@@ -89,6 +89,7 @@ def test_scripts_and_raw_content_are_never_rendered(write) -> None:
         ("{{ " + "9" * 5000 + " }}", "template: Exceeds the limit (4300 digits)"),
         ("{% for i in items %}" * 30 + "{% endfor %}" * 30, "template: too many statically nested blocks"),
         ("{% block a %}{% endblock %}{% block a %}{% endblock %}", "template: block 'a' defined twice"),
+        ("{{ '\\ud800' }}", "a template gives half of a character"),
         ("{% extends 'x' %}", "a template in a recipe cannot include files"),
     ],
 )
