@@ -43,13 +43,11 @@ def settings_of(context: click.Context | None, argv: list[str], error: Exception
     if not isinstance(error, click.UsageError):
         return known
     before_end = argv[: argv.index("--")] if "--" in argv else argv
-    return msgspec.structs.replace(known, json=known.json or "--json" in before_end)
+    return known._replace(json=known.json or "--json" in before_end)
 
 
 def report(error: Exception, settings: Settings) -> int:
     """Tell the user about `error`; return the exit status."""
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
     if isinstance(error, click.Abort):
         return interrupted(130)
     if isinstance(error, _NO_ARGUMENTS) and not settings.json:

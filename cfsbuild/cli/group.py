@@ -6,11 +6,13 @@ import contextlib
 from pathlib import Path
 
 import click
-import msgspec
+from click.exceptions import Exit
 
 from cfsbuild import __version__
 from cfsbuild.cli.lazy import LazyGroup
 from cfsbuild.cli.settings import Settings, global_options
+
+__all__ = ["Exit", "complete", "root"]
 
 PROGRAM = "cfsbuild"
 COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
@@ -37,7 +39,7 @@ def _directory(context: click.Context, _parameter: click.Parameter, value: str |
         return
     context.with_resource(contextlib.chdir(value))
     known = context.obj if isinstance(context.obj, Settings) else Settings()
-    context.obj = msgspec.structs.replace(known, directory=Path.cwd())
+    context.obj = known._replace(directory=Path.cwd())
 
 
 @click.group(

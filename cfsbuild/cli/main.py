@@ -86,8 +86,11 @@ def _verbs(argv: list[str]) -> int:
 
         if COMPLETE_VARIABLE in os.environ:
             return group.complete(os.environ[COMPLETE_VARIABLE])
-        with group.root.make_context(PROGRAM, list(argv) or ["--help"]) as context:
-            result = group.root.invoke(context)
+        try:
+            with group.root.make_context(PROGRAM, list(argv) or ["--help"]) as context:
+                result = group.root.invoke(context)
+        except group.Exit as done:
+            result = done.exit_code
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _interrupted(EXIT_INTERRUPTED)

@@ -12,10 +12,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
 
 import click
-import msgspec
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -25,12 +24,12 @@ PROGRESS = ("auto", "tty", "plain", "json", "none")
 COLOR = ("auto", "always", "never")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(NamedTuple):
     """The global options. `store` and `jobs` are always set in what `pass_settings` hands to a verb.
 
     `directory` is where `-C` pointed (the working directory is already there); `progress` is one of
     `PROGRESS`, `color` one of `COLOR`; `verbose` counts the `-v`. `trusted_uids` and `shared_store` come from
-    the configuration only; `Store.open` takes them.
+    the configuration only; `Store.open` takes them. (A named tuple, since help must not wait for msgspec.)
     """
 
     store: Path | None = None
@@ -83,8 +82,7 @@ def resolve(settings: Settings) -> Settings:
     from cfsbuild.cli import config  # noqa: PLC0415 (only verbs that run need it)
 
     found = config.load_config(Path.cwd(), os.environ)
-    return msgspec.structs.replace(
-        settings,
+    return settings._replace(
         store=settings.store if settings.store is not None else found.store,
         jobs=settings.jobs or found.jobs,
         trusted_uids=found.trusted_uids,
@@ -113,7 +111,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
     for place in {id(where): where for where in (context.find_root(), context)}.values():
         known = place.obj if isinstance(place.obj, Settings) else Settings()
         added = known.verbose + value if parameter.name == "verbose" else value
-        place.obj = msgspec.structs.replace(known, **{parameter.name: added})
+        place.obj = known._replace(**{parameter.name: added})
     return value
 
 

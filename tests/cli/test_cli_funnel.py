@@ -344,3 +344,18 @@ def test_what_a_front_end_lets_through_is_one_line_and_status_1(run, monkeypatch
     monkeypatch.setattr(importlib.import_module("cfsbuild.cli.mount_composefs"), "main", fail)
     outcome = run("mount.composefs", "x")
     assert (outcome.status, outcome.err) == (1, text)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ls", "--help"], ["--version"]])
+def test_help_that_cannot_be_written_is_an_error_too(arguments):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cfsbuild.cli.main", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 7
+    assert done.stderr.startswith("error: No space left on device")
+    assert "Traceback" not in done.stderr

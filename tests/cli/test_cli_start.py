@@ -8,6 +8,7 @@ import sys
 import pytest
 
 HEAVY = (
+    "msgspec",
     "networkx",
     "jinja2",
     "cryptography",
