@@ -182,15 +182,16 @@ class _Members:
     def _begin(self) -> bool:
         """Start on the next member; say whether there is one."""
         magic = _MAGICS[self._compression]
-        data = self._pending
+        data = self._pending.lstrip(b"\0") if self._begun else self._pending
         self._pending = b""
-        while len(data) < len(magic) or not data[0]:
+        while len(data) < len(magic):
             more = self._read(_CHUNK)
-            data = (data.lstrip(b"\0") if self._begun else data) + more
             if not more:
-                if data:
-                    break
-                return False
+                break
+            # Members may be padded with zeros.
+            data = (data + more).lstrip(b"\0") if self._begun else data + more
+        if self._begun and not data:
+            return False
         if not data.startswith(magic):
             raise faults.malformed(
                 faults.TRAILING if self._begun else faults.COMPRESSION,

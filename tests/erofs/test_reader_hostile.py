@@ -246,3 +246,24 @@ def test_claims_are_exact():
 
 def test_attributes_of_one_inode_are_bounded():
     assert reader_xattrs.INODE_BYTES_MAX == 2 * limits.XATTR_INODE_BYTES
+
+
+def attribute(index, suffix, value):
+    entry = struct.pack("<BBH", len(suffix), index, len(value)) + suffix + value
+    return entry + bytes(-len(entry) % 4)
+
+
+def test_digests_of_two_algorithms_do_not_mix():
+    data = images.image(
+        b"/ 4096 40755 2 0 0 0 1.0 - - -\n"
+        b"/a 100 100644 1 0 0 0 1.0 ab/cd - " + b"0f" * 32 + b"\n"
+        b"/b 100 100644 1 0 0 0 1.0 ab/ef - - user.pad=" + b"p" * 100 + b"\n"
+    )
+    redirect = attribute(4, b"overlay.redirect", b"/ab/ef")
+    before = attribute(4, b"overlay.metacopy", b"") + redirect + attribute(1, b"pad", b"p" * 100)
+    digest = b"\x00\x44\x00\x02" + bytes(64)
+    after = attribute(4, b"overlay.metacopy", digest) + redirect + attribute(1, b"pad", b"p" * 32)
+    assert data.count(before) == 1
+    assert len(before) == len(after)
+    assert len(read(data)) == 3
+    assert refusal(data.replace(before, after)) == "digest"

@@ -214,6 +214,23 @@ class TestCompressed:
             self.reading(tmp_path, COMPRESSORS[format](SMALL + END) + b"garbage" * 100)
         assert caught.value.reason in {"trailing-data", "compression"}
 
+    def test_zero_padding_is_accepted(self, tmp_path, format):  # noqa: A002
+        if format == "tar.zst":
+            pytest.skip("zstd has no padding")
+        data = COMPRESSORS[format](SMALL + END)
+        assert self.reading(tmp_path, data + bytes(200_000)).entries
+        assert self.reading(
+            tmp_path, COMPRESSORS[format](SMALL) + bytes(8) + COMPRESSORS[format](END)
+        ).entries
+        with pytest.raises(InputError):
+            self.reading(tmp_path, data + bytes(200_000) + b"x")
+
+    def test_zeros_are_no_stream(self, tmp_path, format):  # noqa: A002
+        for size in (0, 1, 200_000):
+            with pytest.raises(InputError) as caught:
+                self.reading(tmp_path, bytes(size), format=format)
+            assert caught.value.reason in {"compression", "truncated"}
+
     def test_a_damaged_stream_is_refused(self, tmp_path, format):  # noqa: A002
         good = COMPRESSORS[format](SMALL + END)
         with pytest.raises(InputError):

@@ -35,4 +35,4 @@ def refused(reason: str, what: str, *, resolution: str) -> InputError:
 
 def over_limit(what: str) -> InputError:
     """Return the error for an archive that needs more than is allowed."""
-    return refused(LIMIT, what, resolution="The limits are listed in the recipe reference, kind `archive`.")
+    return refused(LIMIT, what, resolution="The limits are listed in docs/formats/archive.md.")
