@@ -14,7 +14,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
@@ -33,6 +33,7 @@ CPU_SECONDS = 5
 WALL_SECONDS = 20.0
 """Ends a child that sleeps or that a loaded machine never lets run."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HEADER = 9
 _RESULT, _PLACE, _BUG = b"R", b"P", b"B"
 
@@ -43,10 +44,14 @@ def run(work: Callable[[Progress], Result], result_type: type[Result]) -> Result
     Raises `RecipeError` at the last place that was told to `progress` if the child exceeded a limit.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    child = _fork()
-    if child == 0:
-        os.close(reader)
-        _child(work, writer)
+    # A signal in the child must not run the parent's handlers, so none arrives before the child has its own.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        child = _fork()
+        if child == 0:
+            _child(work, writer, mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(writer)
     finished = False
     try:
@@ -78,12 +83,13 @@ def _fork() -> int:
         return os.fork()
 
 
-def _child(work: Callable[[Progress], Result], writer: int) -> NoReturn:
+def _child(work: Callable[[Progress], Result], writer: int, mask: Iterable[int]) -> NoReturn:
     """Do the work, write it to `writer` and end the process, whatever happens."""
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _limit()
 
         def progress(origin: Origin) -> None:
@@ -129,9 +135,11 @@ class _Frames:
 
     def read_all(self, deadline: float) -> bool:
         """Read until the child closes its end; False if it has not done so by `deadline` (monotonic)."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._descriptor], [], [], left)[0]:
+            if left <= 0 or not poll.poll(left * 1000):
                 return False
             data = os.read(self._descriptor, 1 << 20)
             if not data:

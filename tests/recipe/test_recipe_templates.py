@@ -159,6 +159,27 @@ def test_a_child_that_hangs_is_ended(monkeypatch) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_an_interrupt_ends_the_child_and_is_the_parents_to_handle() -> None:
+    program = (
+        "import os, signal, sys, threading, time\n"
+        "from cfsbuild.recipe import bounded\n"
+        "def hang(progress):\n"
+        "    sys.stdout.write(f'{os.getpid()}\\n'); sys.stdout.flush(); time.sleep(60)\n"
+        "threading.Timer(1.0, lambda: os.killpg(0, signal.SIGINT)).start()\n"
+        "try:\n"
+        "    bounded.run(hang, int)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=30, start_new_session=True
+    )
+    pid, word = result.stdout.split()
+    assert word == "interrupted"
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_bug_in_the_child_is_no_recipe_error() -> None:
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         bounded.run(lambda _: 1 // 0, int)
