@@ -111,6 +111,6 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
     reads: bool = False
     """Whether the kind reads the merge of its transitive needs (accounts, attributes, remove, run)."""
     sees_epoch: bool = False
-    """Whether `context.epoch` shapes the layer. It is then part of the key; other kinds are always given 0."""
+    """Whether `context.epoch` shapes the layer. It is then part of the key; other kinds are given 0."""
     static: bool = True
     """Whether its entries follow from recipe and local files alone: conflicts are then recipe errors."""

@@ -99,7 +99,7 @@ lines = st.builds(
 
 
 @needs_library
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(lines, min_size=1, max_size=8, unique_by=lambda line: tuple(line.split()[:-1])),
     names=st.lists(st.text("ab./", max_size=6).map(lambda text: "/" + text), min_size=1, max_size=20),
