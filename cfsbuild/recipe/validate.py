@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ def convert(
     ignored = frozenset(ignore)
     kept = {key: value for key, value in table.data.items() if key not in ignored}
     checker = _Checker(problems, ignored)
-    data = checker.value(Marked(table.origin, kept), inspect.type_info(params))
+    data = checker.value(Marked(table.origin, kept), _type_info(params))
     if data is _BAD:
         return None
     try:
@@ -41,6 +42,12 @@ def convert(
         text = str(error).partition(" - at `$")[0]
         problems.append(Problem(f"`{table.origin.key}`: {text}", "", "see `cfsbuild schema`", table.origin))
         return None
+
+
+@functools.cache
+def _type_info(params: type[msgspec.Struct]) -> inspect.Type:
+    """Return msgspec's description of a struct, which takes about as long to make as a node to check."""
+    return inspect.type_info(params)
 
 
 class _Checker:
