@@ -268,6 +268,11 @@ def test_a_truncated_archive_is_refused(tmp_path, size):
     assert refused(tmp_path, (member(b"f", BIG) + END)[:size]).reason == "truncated"
 
 
+def test_an_error_tells_the_member_before_it(tmp_path):
+    error = refused(tmp_path, member(b"etc/good") + header(checksum=b"000000\0 "))
+    assert "after member etc/good" in error.details
+
+
 def test_too_many_pax_records_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(pax_module, "RECORDS", 3)
     assert tar_of(tmp_path, pax(*[record(b"comment", b"x")] * 3) + member())

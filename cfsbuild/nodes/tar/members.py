@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from cfsbuild import limits
+from cfsbuild.errors import InputError
 from cfsbuild.nodes.tar import faults, pax, sparse
 from cfsbuild.nodes.tar.attributes import NOTHING, Extension, check_global, interpret
 from cfsbuild.nodes.tar.header import ZERO_BLOCK, Header, parse_header
@@ -15,6 +16,7 @@ from cfsbuild.nodes.tar.numbers import NANOSECONDS, check_time
 from cfsbuild.nodes.tar.pax import Records
 from cfsbuild.nodes.tar.sparse import Extent
 from cfsbuild.nodes.tar.stream import BLOCK, ByteStream
+from cfsbuild.tree import paths
 from cfsbuild.tree.inode import Xattrs
 
 REGULAR = b"0"
@@ -71,6 +73,7 @@ class TarReader:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._unread = 0
+        self._last = b""
         self._global: dict[bytes, bytes] = {}
         self._global_extension = NOTHING
         self._pending: dict[bytes, bytes] = {}
@@ -78,6 +81,14 @@ class TarReader:
 
     def __iter__(self) -> Iterator[Member]:
         """Yield all members; raises `InputError` unless two zero blocks and only zeros end the archive."""
+        try:
+            yield from self._members()
+        except InputError as error:
+            if self._last and not error.details:
+                error.details = f"It comes after member {paths.show(self._last)}."
+            raise
+
+    def _members(self) -> Iterator[Member]:
         stream = self._stream
         headers = 0
         while (block := stream.take(BLOCK)) != ZERO_BLOCK:
@@ -93,6 +104,7 @@ class TarReader:
                 continue
             self._unread = member.stored
             yield member
+            self._last = member.name
             stream.skip(self._unread)
             stream.skip(-member.stored % BLOCK)
         if self._pending:
