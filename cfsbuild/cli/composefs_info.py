@@ -34,6 +34,11 @@ def main(argv: list[str], program_name: str) -> int:
         sys.stdout.flush()
         sys.stderr.write(f"{refusal}\n{usage}")
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stderr.write(f"{program_name}: {error.strerror}\n")
+        return 1
     return 0
 
 

@@ -174,7 +174,10 @@ def _copy(store_fd: int, root_fd: int, listing: Scan, digest: bytes, number: int
         raise explain(listing.root, error) from error
     try:
         target = os.open(
-            _temporary(digest), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=store_fd
+            _temporary(digest),
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=store_fd,
         )
         try:
             hasher = Hasher(Algorithm.SHA256)

@@ -25,7 +25,7 @@ def replace_file(name: str, data: bytes) -> None:
                 _write_all(file.fileno(), data)
             return
         mode = stat.S_IMODE(status.st_mode)
-    temporary = path.with_name(f".{path.name[:200]}.tmp{os.getpid()}")
+    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         try:

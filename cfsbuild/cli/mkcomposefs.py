@@ -85,6 +85,11 @@ def main(argv: list[str], program_name: str) -> int:
         details = f" ({error.details})" if error.details else ""
         sys.stderr.write(f"{program_name}: {error.brief}{details}\n")
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stderr.write(f"{program_name}: cannot write file: {error.strerror}\n")
+        return 1
     return 0
 
 

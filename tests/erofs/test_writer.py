@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfsbuild import limits
@@ -221,7 +221,7 @@ def text_of(entries):
 
 
 @needs_native
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(0, 2**32), st.sampled_from([(0, None), (1, None), (0, 1)]), st.sampled_from(list(Algorithm))
 )
@@ -246,7 +246,7 @@ def outcome(function):
 
 
 @needs_native
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_reading_lines_natively_accepts_and_makes_the_same(data):
     lines = text_of(random_dump(data.draw(st.integers(0, 2**32))))[:30]

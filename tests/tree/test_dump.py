@@ -4,7 +4,7 @@ import contextlib
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfsbuild import limits
@@ -13,6 +13,9 @@ from cfsbuild.tree.dump import DumpEntry, format_entry, line_parser, parse_dump,
 
 ROOT = b"/ 4096 40755 2 0 0 0 1000.5 - - -"
 DIGEST = b"00112233445566778899aabbccddeeff" * 2
+
+# A busy machine is no fault of the code: no example has a time limit.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def parse_one(line, **options):
@@ -207,11 +210,13 @@ def entries(draw):
     )
 
 
+@patient
 @given(entries())
 def test_what_is_written_is_read_back(entry):
     assert parse_one(format_entry(entry)) == entry
 
 
+@patient
 @given(
     st.binary(max_size=200)
     | st.lists(st.sampled_from([*sorted(REFUSED.values()), ROOT]), max_size=3).map(b"\n".join)

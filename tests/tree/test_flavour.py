@@ -3,7 +3,7 @@
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.errors import InputError
@@ -20,6 +20,9 @@ times = st.integers(-(10**12), 10**19)
 xattrs = st.dictionaries(st.sampled_from([b"user.a", b"security.selinux"]), st.binary(max_size=5)).map(
     lambda pairs: tuple(sorted(pairs.items()))
 )
+
+# A busy machine is no fault of the code: no example has a time limit.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -75,17 +78,20 @@ def trees(draw):
     return Tree(entries=in_order(inodes), links=in_order(links))
 
 
+@patient
 @given(trees())
 def test_a_tree_comes_back_from_its_dump(tree):
     assert from_dump(to_dump(tree, epoch=None)) == tree
 
 
+@patient
 @given(trees())
 def test_a_tree_comes_back_from_the_text_of_its_dump(tree):
     lines = [format_entry(entry) for entry in to_dump(tree, epoch=None)]
     assert from_dump(parse_dump(lines)) == tree
 
 
+@patient
 @given(trees(), st.integers(0, 2**31))
 def test_an_epoch_clamps_files_to_whole_seconds_and_sets_directories(tree, epoch):
     for entry in to_dump(tree, epoch=epoch):
@@ -97,6 +103,7 @@ def test_an_epoch_clamps_files_to_whole_seconds_and_sets_directories(tree, epoch
             assert entry.mtime_nsec == 0
 
 
+@patient
 @given(trees())
 def test_a_dump_is_in_depth_first_order_with_real_link_counts(tree):
     dump = list(to_dump(tree, epoch=0))

@@ -192,6 +192,8 @@ static int take_all(struct emit *e, PyObject *iterator, PyObject *parse, const s
         result = parse == NULL ? take_object(e, object, &values, state)
                                : take_line(e, object, parse, &values, state);
         Py_DECREF(object);
+        if (result == 0 && e->n_names % 16384 == 0) /* reading lines may run no Python that would notice Ctrl-C */
+            result = PyErr_CheckSignals();
     }
     for (int i = 0; i < N_FIELDS; i++)
         Py_XDECREF(values.fields[i]);
