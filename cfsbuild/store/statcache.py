@@ -21,6 +21,7 @@ import msgspec
 from blake3 import blake3
 
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.tree import walk
 from cfsbuild.tree.scan import Scan, match
 
 Values = list[bytes | None]
@@ -71,7 +72,7 @@ class StatCache:
         for part in parts:
             check.update(part)
         target = self._file(scan.root, algorithm)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f"{target.name}.{os.urandom(8).hex()}.tmp")
         # A cache that cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,6 +103,8 @@ class StatCache:
         try:
             decoded = msgspec.msgpack.decode(body[records + names :], type=Values)
         except (msgspec.DecodeError, msgspec.ValidationError):
+            return None
+        if records % walk.RECORD.size or len(decoded) != records // walk.RECORD.size:
             return None
         return Remembered(taken_ns, body[:records], body[records : records + names], decoded)
 
