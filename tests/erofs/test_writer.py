@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from cfsbuild import limits
 from cfsbuild.erofs.format import filter_bit, xattr_index, xxh32
+from cfsbuild.erofs.reader import read_image
 from cfsbuild.erofs.writer import write_dump, write_image
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
 from cfsbuild.tree.dump import DumpEntry, format_entry, parse_dump, parse_dump_bytes
+from cfsbuild.tree.flavour import from_dump, to_dump
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 from generator import many_shared_xattrs, random_dump, wide_dump
@@ -290,3 +292,11 @@ def test_an_image_depends_on_nothing_but_its_entries():
     assert write_image(dump, format=0) == write_image(iter(tuple(dump)), format=0)
     siblings = [ROOT, *[entry(b"/%d" % number, stat.S_IFIFO | 0o600) for number in range(50)]]
     assert write_image(siblings, format=0) == write_image([ROOT, *reversed(siblings[1:])], format=0)
+
+
+def test_the_flavour_gives_directories_the_sizes_that_the_image_has():
+    for names in (0, 20, 31, 46, 300, 1500):
+        tree = from_dump(wide_dump(names, names))
+        dump = list(to_dump(tree, epoch=None))
+        stored = {item.path: item.size for item in read_image(write_image(dump, format=1)).entries()}
+        assert {item.path: item.size for item in dump} == stored
