@@ -85,7 +85,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
     `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing
-    that is in the store is used. Raises what a job raised (`BuildFailedError` for several, with `keep_going`);
+    that is in the store is used. Raises what a job raised (`BuildFailedError` for several, if `keep_going`);
     what was finished before is in the store then. KeyboardInterrupt discards what is not.
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
@@ -114,6 +114,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
                 run.all()
         finally:
             sink.cancel()
+            session.listener.close()
             run.executor.close(patience=PATIENCE)
         transaction.commit()
     run.write_files(store.open_object)

@@ -82,7 +82,7 @@ class NoStore:
     def resolve(self, name: str, /) -> bytes | None:
         """Find nothing."""
         del name
-        return None  # noqa: RET501 (as above)
+        return None
 
 
 class ReadOnlySink(HashOnly):

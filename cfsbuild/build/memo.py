@@ -66,8 +66,8 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a recipe is made of.
 
-    `texts` maps its files to the digests of their bytes, `references` the stored images that it takes in to what
-    they stood for. Without `texts` nothing can be remembered.
+    `texts` maps its files to the digests of their bytes, `references` the stored images that it takes in to
+    what they stood for. Without `texts` nothing can be remembered.
     """
 
     texts: dict[str, str] | None
@@ -165,7 +165,7 @@ def remember(
 
     It cannot when the recipe may have changed meanwhile, or when a path is not UTF-8 (documents are).
 
-    A source that is too young to be trusted is noted as changed: the next build looks again, but need not plan.
+    A source too young to be trusted is noted as changed: the next build looks again, but need not plan.
     """
     path = memo_path(request)
     signatures = {source: None if known.racy else known for source, known in sources.signatures.items()}

@@ -11,6 +11,7 @@ import msgspec
 
 from cfsbuild.build.job import Plan
 from cfsbuild.build.reasons import Reason
+from cfsbuild.build.sink import Cancelled
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.trees import Trees
@@ -84,14 +85,26 @@ class ReadableStore(Protocol):
 
 
 class Serialised:
-    """A listener that hands events on from one thread at a time."""
+    """A listener that hands events on from one thread at a time.
+
+    Once closed it tells every thread but the one that made it that the build is over, by raising `Cancelled`:
+    so even a long native loop ends, at its next report of progress.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._lock = threading.Lock()
+        self._owner = threading.get_ident()
+        self._closed = False
+
+    def close(self) -> None:
+        """Stop listening to jobs."""
+        self._closed = True
 
     def __call__(self, event: Event, /) -> None:
         """Hand `event` on when it is its turn."""
+        if self._closed and threading.get_ident() != self._owner:
+            raise Cancelled("the build is over", reason="cancelled")
         with self._lock:
             self._listener(event)
 
@@ -122,7 +135,7 @@ class Session:
         self.sink = sink
         self.before = state
         self.sources = sources
-        self.listener: Listener = Serialised(listener)
+        self.listener = Serialised(listener)
         self.output = output
         self.jobs = jobs
         self.force = force
