@@ -15,7 +15,7 @@ setup:
 # build and show the hello image
 demo: setup
     {{bin}}/cfsbuild build recipes/hello.toml
-    {{bin}}/cfsbuild ls --tree hello
+    {{bin}}/cfsbuild ls --tree recipes/hello.toml
 
 # the fast tests
 test *ARGS: setup

@@ -74,7 +74,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return _TEXTS[self.reason]
         if self.reason == SOURCE:
             verb = "is new" if not self.before else "is gone" if not self.after else "changed"
-            return f"source {self.subject} {verb}"
+            name = "source" if self.subject == "source" else f"source {self.subject}"
+            return f"{name} {verb}"
         form = _FORMS.get(self.reason)
         if form is not None:
             return form.format(subject=self.subject, before=self.before, after=self.after)

@@ -41,7 +41,7 @@ def test_a_changed_parameter_is_named_with_both_values(project):
 def test_a_changed_source_is_named(project):
     project.build()
     project.write_data(b"other" * 30)
-    assert states(project)["data"] == ("run", "source source changed")
+    assert states(project)["data"] == ("run", "source changed")
 
 
 def test_a_removed_output_file_is_named(project):
