@@ -15,6 +15,7 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfsbuild" / "vm"
 )
 BUSYBOX = Path("/bin/busybox")
+PACKAGE = Path(__file__).resolve().parents[2] / "cfsbuild"
 MODULES = ("virtio_pci", "virtio_blk", "ext4", "erofs", "overlay", "loop")
 PROGRAMS = ("qemu-system-x86_64", "cpio", "mkfs.ext4", "mkfs.erofs", "fsverity")
 LEFT_OUT = shutil.ignore_patterns("test", "tests", "idlelib", "tkinter", "ensurepip", "*.a", "site-packages")
@@ -100,7 +101,7 @@ def _make_initrd(script: str, work: Path) -> Path:
     shutil.copy(BUSYBOX, root / "bin" / "busybox")
     (root / "init").write_text(INIT)
     (root / "init").chmod(0o755)
-    (root / "script").write_text(f"export PYTHON={sys.executable}\n{script}")
+    (root / "script").write_text(f"export PYTHON={sys.executable} PYTHONPATH={PACKAGE.parent}\n{script}")
     order = []
     for number, module in enumerate(_modules_in_order()):
         name = f"{number:02}-{module.name}"
@@ -162,8 +163,7 @@ def _make_system(work: Path) -> Path:
     )
     for path in _python_files("cfsbuild", set()):
         _copy_file(path, root)
-    package = Path(__file__).resolve().parents[2] / "cfsbuild"
-    shutil.copytree(package, root / package.relative_to("/"), ignore=LEFT_OUT, dirs_exist_ok=True)
+    shutil.copytree(PACKAGE, root / PACKAGE.relative_to("/"), ignore=LEFT_OUT, dirs_exist_ok=True)
     executable = root / Path(sys.executable).relative_to("/")
     if not executable.exists():
         executable.parent.mkdir(parents=True, exist_ok=True)
