@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cfsbuild.errors import CfsError, Origin, Problem
 
 ERROR_VERSION = 1
@@ -74,8 +76,10 @@ def _quote(origin: Origin) -> list[str]:
 
 def _source_line(file: str, number: int) -> str | None:
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123 (pathlib costs start-up time)
-            lines = stream.read(_QUOTE_BYTES).split(b"\n")
+        # O_NONBLOCK: what the origin names may be a fifo, which must not hang us.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:  # noqa: PTH123 (a descriptor)
+            lines = (stream.read(_QUOTE_BYTES) or b"").split(b"\n")
     except (OSError, ValueError):
         # The quotation is a courtesy: the file may be gone, or the origin may not be a file at all.
         return None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from cfsbuild.cli.signals import Signals, Terminated
+from cfsbuild.cli.streams import discard_output, discard_unwritten, replace_closed
 from cfsbuild.cli.verbs import FRONT_ENDS
 
 if TYPE_CHECKING:
@@ -21,14 +22,6 @@ COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-EXIT_TERMINATED = 143
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: unwind as for Ctrl-C, so that everything half-done is cleaned up.
-
-    Like KeyboardInterrupt it is no error, and not caught as one.
-    """
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,18 +30,35 @@ def main(argv: list[str] | None = None) -> int:
     Returns the exit status. Never raises for anything that a user can cause or meet.
     """
     name = PROGRAM
+    own_process = argv is None
     if argv is None:
+        replace_closed()
         argv = sys.argv[1:]
         name = os.path.basename(sys.argv[0])  # noqa: PTH119 (pathlib costs start-up time)
-    previous = _catch_termination()
+    signals = Signals()
     try:
-        if name in FRONT_ENDS:
-            return _guarded_front_end(name, argv)
-        if argv and argv[0] in FRONT_ENDS:
-            return _guarded_front_end(argv[0], argv[1:])
-        return _verbs(argv)
+        signals.install()
+        return _dispatch(name, argv)
+    except KeyboardInterrupt:
+        # While telling about something else that ended the verb.
+        return EXIT_INTERRUPTED
+    except Terminated as terminated:
+        return terminated.status
     finally:
-        _restore_termination(previous)
+        if own_process:
+            signals.die()
+            discard_unwritten()
+        else:
+            signals.restore()
+
+
+def _dispatch(name: str, argv: list[str]) -> int:
+    """Run the front end or the verb that is asked for."""
+    if name in FRONT_ENDS:
+        return _guarded_front_end(name, argv)
+    if argv and argv[0] in FRONT_ENDS:
+        return _guarded_front_end(argv[0], argv[1:])
+    return _verbs(argv)
 
 
 def _guarded_front_end(name: str, argv: list[str]) -> int:
@@ -60,8 +70,8 @@ def _guarded_front_end(name: str, argv: list[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Terminated:
-        return EXIT_TERMINATED
+    except Terminated as terminated:
+        return terminated.status
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the last line: the C tools end with 1 and one line of text)
@@ -94,8 +104,8 @@ def _verbs(argv: list[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _interrupted(EXIT_INTERRUPTED)
-    except Terminated:
-        return _interrupted(EXIT_TERMINATED)
+    except Terminated as terminated:
+        return _interrupted(terminated.status)
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
@@ -113,35 +123,8 @@ def _interrupted(status: int) -> int:
 
 def _after_broken_pipe() -> int:
     """Stop quietly when the reader of our output went away, as a C program killed by SIGPIPE does."""
-    try:
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, sys.stdout.fileno())
-        os.close(sink)
-    except (OSError, ValueError):
-        # Standard output is no descriptor (a test's buffer): there is nothing left to flush at exit either.
-        pass
+    discard_output()
     return EXIT_BROKEN_PIPE
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-def _catch_termination() -> object:
-    """Turn SIGTERM into `Terminated`; return what was there before, None if we are not the main thread."""
-    import signal  # noqa: PLC0415 (cheap, but only needed here)
-    import threading  # noqa: PLC0415
-
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, _terminate)
-
-
-def _restore_termination(previous: object) -> None:
-    import signal  # noqa: PLC0415
-
-    if previous is not None:
-        signal.signal(signal.SIGTERM, previous)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

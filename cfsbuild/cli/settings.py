@@ -39,8 +39,6 @@ class Settings(NamedTuple):
     verbose: int = 0
     keep_going: bool = False
     dry_run: bool = False
-    offline: bool = False
-    locked: bool = False
     progress: str = "auto"
     color: str = "auto"
     directory: Path | None = None
@@ -131,8 +129,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "json": _option("--json", is_flag=True, help="Write JSON for programs instead of text."),
     "progress": _option("--progress", type=click.Choice(PROGRESS), help="How to show progress."),
     "color": _option("--color", type=click.Choice(COLOR), help="When to colour (also: NO_COLOR)."),
-    "offline": _option("--offline", is_flag=True, help="Never use the network."),
-    "locked": _option("--locked", is_flag=True, help="Fail if the lock file would change."),
 }
 
 

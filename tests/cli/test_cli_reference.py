@@ -30,7 +30,7 @@ def test_the_reference_has_every_verb_option_and_exit_status():
     for name in FRONT_ENDS:
         assert f"`cfsbuild {name}`" in text
     assert "| 143" in text or "143" in text
-    assert "--offline" in text
+    assert "--keep-going" in text
 
 
 def test_the_page_explains_every_global_setting():

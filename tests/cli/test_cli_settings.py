@@ -78,7 +78,7 @@ def test_help_of_a_verb_lists_only_the_options_that_it_names():
     text = CliRunner().invoke(probe, ["--help"]).output
     assert "--json" in text
     assert "--jobs" in text
-    assert "--locked" not in text
+    assert "--keep-going" not in text
 
 
 def test_minus_c_changes_the_directory_and_comes_back(project, monkeypatch):
