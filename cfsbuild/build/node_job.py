@@ -13,7 +13,7 @@ from cfsbuild.build.keys import Components, key_of, node_components
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import CACHED, CUT_OFF, RAN
 from cfsbuild.build.session import Done, Session
-from cfsbuild.errors import BuildError
+from cfsbuild.errors import BuildError, InputError
 from cfsbuild.events import JobStarted
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
@@ -79,7 +79,19 @@ def _fingerprint(session: Session, job: Job, kind: NodeKind, context: NodeContex
 
 
 def run_node(session: Session, job: Job) -> Done:
-    """Return what the node job gives, from the store if it is known there."""
+    """Return what the node job gives, from the store if it is known there.
+
+    Errors about what a node is made of say where the node stands in the recipe.
+    """
+    try:
+        return _run_node(session, job)
+    except (BuildError, InputError) as error:
+        if error.origin is None:
+            error.origin = session.plan.node(job).origin
+        raise
+
+
+def _run_node(session: Session, job: Job) -> Done:
     began = time.monotonic()
     node = prepare(session, job)
     forced = session.force(job.name)

@@ -140,8 +140,20 @@ def load_plans(request: Request, *, environ: Mapping[str, str]) -> list[Plan]:
     return plans
 
 
-def open_store(path: Path, plans: Sequence[Plan]) -> Store:
-    """Open the store, or make one for the plans' digest algorithm if there is nothing at `path`."""
+def check_conflicts(plans: Sequence[Plan], request: Request, *, jobs: int) -> None:
+    """Raise `StaticConflictError` for nodes that are sure to disagree; see `static_conflicts`."""
+    from cfsbuild.build.static_conflicts import check_conflicts as check  # noqa: PLC0415 (not for builds)
+    from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
+
+    sources = new_sources(request)
+    if sources.directory is not None and not sources.directory.is_dir():
+        sources = Sources(None)
+    for plan in plans:
+        check(plan, NODE_KINDS, sources, jobs=jobs)
+
+
+def open_store(request: Request, plans: Sequence[Plan]) -> Store:
+    """Open the store of `request`, or make one for the plans' digest algorithm if there is nothing."""
     from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
     from cfsbuild.store.store import Store  # noqa: PLC0415
 

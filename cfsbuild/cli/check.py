@@ -16,7 +16,7 @@ CHECK_VERSION = 1
 
 
 @click.command("check")
-@common_options("json", "quiet")
+@common_options("json", "quiet", "jobs", "store")
 @recipe_argument
 @variable_options
 @pass_settings
@@ -24,14 +24,17 @@ def command(settings: Settings, recipe: Path, profiles: tuple[str, ...], overrid
     """Check RECIPE (default: recipe.toml) and whatever it takes in, without building anything.
 
     Finds what is wrong with keys, types, variables, templates, needs, owners and local sources, and tells
-    all of it; exit status 2 if there is anything.
+    all of it; then, which nodes provide the same path and differ, as far as local files tell. Exit status 2
+    if there is anything.
     """
-    from cfsbuild.build.pipeline import load_plans, make_request  # noqa: PLC0415 (not for help)
+    from cfsbuild.build.pipeline import check_conflicts, load_plans, make_request  # noqa: PLC0415 (not for help)
 
     request = make_request(
         recipe, store=settings.store_path, output=None, profiles=profiles, overrides=variables(overrides)
     )
-    recipes = [plan.recipes[0] for plan in load_plans(request, environ=os.environ)]
+    plans = load_plans(request, environ=os.environ)
+    check_conflicts(plans, request, jobs=settings.job_count)
+    recipes = [plan.recipe for plan in plans]
     if settings.json:
         images = [
             {"image_name": item.image_name, "nodes": list(item.nodes), "targets": list(item.targets)}
