@@ -35,13 +35,19 @@ TICK_NS = 10**7
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for: two builds with equal requests share a memo."""
+    """What was asked for: two builds with equal requests share a memo.
+
+    `trusted_uids` and `shared_store` are what `Store.open` takes: whose results count, and whether others may
+    write to the store's directory.
+    """
 
     recipe: str
     profiles: tuple[str, ...] = ()
     overrides: dict[str, str] = {}
     store: str
     output: str
+    trusted_uids: tuple[int, ...] = ()
+    shared_store: bool = False
 
 
 class SourceRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -33,13 +33,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     force: tuple[str, ...] | None = ()
 
 
-def make_request(
+def make_request(  # noqa: PLR0913 (the parts of a request)
     recipe: Path,
     *,
     store: Path,
     output: Path | None = None,
     profiles: Sequence[str] = (),
     overrides: Mapping[str, str] | None = None,
+    trusted_uids: Sequence[int] = (),
+    shared_store: bool = False,
 ) -> Request:
     """Return the request with absolute paths; symbolic links are left as they are."""
     return Request(
@@ -48,6 +50,8 @@ def make_request(
         overrides=dict(overrides or {}),
         store=os.path.abspath(store),  # noqa: PTH100
         output=os.path.abspath(output or OUTPUT),  # noqa: PTH100
+        trusted_uids=tuple(trusted_uids),
+        shared_store=shared_store,
     )
 
 
@@ -88,7 +92,7 @@ def build_plans(  # noqa: PLR0913 (what a build is given)
 ) -> tuple[BuildResult, ...]:
     """Build what `plans` say and remember it. `began_ns` is when their recipes began to be read."""
     references = memo.references(request.store, _stored_images(plans))
-    with open_store(Path(request.store), plans) as store:
+    with open_store(request, plans) as store:
         built = [
             _build_one(plan, store, request, options, sources=sources, listener=listener) for plan in plans
         ]
@@ -157,9 +161,10 @@ def open_store(request: Request, plans: Sequence[Plan]) -> Store:
     from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
     from cfsbuild.store.store import Store  # noqa: PLC0415
 
-    if path.exists() and any(path.iterdir()):
-        return Store.open(path)
-    return Store.init(path, Algorithm(plans[0].recipe.algorithm))
+    path = Path(request.store)
+    if not path.exists() or not any(path.iterdir()):
+        return Store.init(path, Algorithm(plans[0].recipe.algorithm), shared=request.shared_store)
+    return Store.open(path, trusted_uids=request.trusted_uids, shared=request.shared_store)
 
 
 def _only(spec: NodeSpec, recipes: list[Recipe]) -> Recipe:

@@ -29,7 +29,8 @@ def why(
     wanted = {plan.job(name).name for name in nodes} or set(plan.jobs)
     path = Path(request.store)
     if (path / "meta.json").exists():
-        with Store.open(path, read_only=True) as store:
+        trusted, shared = request.trusted_uids, request.shared_store
+        with Store.open(path, read_only=True, trusted_uids=trusted, shared=shared) as store:
             found = _forecast(plan, store, request, force)
     else:
         found = _forecast(plan, None, request, force)

@@ -62,7 +62,13 @@ def request_of(
             reason="no-recipe",
         )
     return make_request(
-        recipe, store=settings.store_path, output=output, profiles=profiles, overrides=_variables(overrides)
+        recipe,
+        store=settings.store_path,
+        output=output,
+        profiles=profiles,
+        overrides=_variables(overrides),
+        trusted_uids=settings.trusted_uids,
+        shared_store=settings.shared_store,
     )
 
 

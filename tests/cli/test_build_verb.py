@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -180,3 +181,32 @@ def test_paths_that_are_not_utf8_are_shown_escaped(place):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"demo-1.cfs\n")
+
+
+def test_a_store_that_others_can_write_to_is_used_only_where_the_configuration_says_so(place, capfd):
+    run(capfd, "build")
+    (place / "store").chmod(0o777)
+    for verb in (["build", "--force"], ["why", "recipe.toml"], ["build", "-n"], ["graph"]):
+        status, _, err = run(capfd, *verb)
+        assert (status, "other users can write to the store" in err) == (7, True), verb
+    (place / "cfsbuild.toml").write_text("shared_store = true\n")
+    for verb in (["build", "--force"], ["why", "recipe.toml"], ["build", "-n"], ["graph"]):
+        assert run(capfd, *verb)[0] == 0, verb
+
+
+def test_a_remembered_build_does_not_hide_that_others_can_write_to_the_store(place, capfd):
+    (place / "cfsbuild.toml").write_text("shared_store = true\n")
+    run(capfd, "build")
+    (place / "store").chmod(0o777)
+    assert run(capfd, "build")[0] == 0
+    (place / "cfsbuild.toml").unlink()
+    assert "other users can write to the store" in run(capfd, "build")[2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a store away")
+def test_a_store_of_another_user_is_written_only_if_the_configuration_trusts_that_user(place, capfd):
+    run(capfd, "build")
+    os.chown(place / "store", 12345, -1)
+    assert "who is not trusted" in run(capfd, "build", "--force")[2]
+    (place / "cfsbuild.toml").write_text("trusted_uids = [12345]\n")
+    assert run(capfd, "build", "--force")[0] == 0
