@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,24 +37,13 @@ from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.store.durability import Durability
 from cfsbuild.store.meta import check_algorithm
 from cfsbuild.targets.kind import TargetKind, TargetOutput
+from cfsbuild.tree.cycles import cycle_collector_paused
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
 
 PATIENCE = 1.0
 """Seconds that jobs under way are given to notice that the build is over."""
-
-
-@contextlib.contextmanager
-def without_gc() -> Iterator[None]:
-    """Pause the cycle collector: jobs make millions of small objects, hardly any of them in a cycle."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +97,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         session.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(session, executor or LocalExecutor(jobs), keep_going=keep_going)
         try:
-            with without_gc():
+            with cycle_collector_paused():
                 run.all()
         finally:
             sink.cancel()

@@ -17,8 +17,6 @@ ROOT_GROUP = "root:x:0:"
 LOCKED = "!*"
 """No password matches it, and `passwd -u` refuses to unlock it: as systemd-sysusers writes it."""
 
-OriginOf = Callable[[str], Origin | None]
-
 
 class Database:
     """The lines of one file. `number` is the column of the id, `width` how many columns a line has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -275,13 +275,6 @@ class _Ownership:
         )
 
 
-def owner_names(params: ArchiveParams) -> Iterable[tuple[str, str, str]]:
-    """List the owner names used."""
-    for key, what, value in (("owner", "user", params.owner), ("group", "group", params.group)):
-        if isinstance(value, str):
-            yield key, what, value
-
-
 KIND = NodeKind(
     name="archive",
     version=1,
@@ -290,7 +283,7 @@ KIND = NodeKind(
     produce=produce,
     gather=gather,
     check=check,
-    owner_names=owner_names,
+    owner_names=metadata.owner_names,
     path_keys=("source",),
     static=False,
 )

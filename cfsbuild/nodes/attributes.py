@@ -20,7 +20,6 @@ from cfsbuild.tree.globs import compile_globs
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer, Tree, make_layer
 
-_SELINUX = b"security.selinux"
 _FILE_CONTEXTS_BYTES = 64 * 2**20
 
 
@@ -63,11 +62,7 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
             )
     for index, rule in enumerate(params.rules):
         key = f"rules.{index}"
-        for pattern in rule.globs:
-            try:
-                compile_globs((pattern,))
-            except InputError as error:
-                yield metadata.problem_at(spec, f"{key}.match", error)
+        yield from metadata.glob_problems(spec, ((f"{key}.match", pattern) for pattern in rule.globs))
         yield from metadata.xattr_problems(spec, rule.xattrs, f"{key}.xattrs")
         for parameter, wrong in rule_errors(rule):
             yield metadata.problem_at(spec, f"{key}.{parameter}" if parameter else key, wrong)
@@ -182,12 +177,12 @@ def _label(
     names: dict[bytes, bytes],
     inodes: dict[bytes, Inode],
 ) -> None:
-    from cfsbuild.tree.selinux import FileContexts, Spec, parse_file_contexts  # noqa: PLC0415 (imports re)
+    from cfsbuild.tree import selinux  # noqa: PLC0415 (imports re)
 
-    specs: list[Spec] = []
+    specs: list[selinux.Spec] = []
     for file, data in contents:
-        specs += parse_file_contexts(data, file, first=len(specs))
-    file_contexts = FileContexts(specs)
+        specs += selinux.parse_file_contexts(data, file, first=len(specs))
+    file_contexts = selinux.FileContexts(specs)
     labels: dict[bytes, bytes | None] = {}
     for path, first in names.items():
         label = file_contexts.label(path, inodes[first].mode)
@@ -205,7 +200,7 @@ def _label(
         if label is not None:
             inode = inodes[first]
             # As setfiles(8) stores it: with a final NUL.
-            xattrs = dict(inode.xattrs) | {_SELINUX: label + b"\0"}
+            xattrs = dict(inode.xattrs) | {selinux.XATTR: label + b"\0"}
             inodes[first] = msgspec.structs.replace(inode, xattrs=tuple(sorted(xattrs.items())))
 
 
@@ -213,10 +208,7 @@ def owner_names(params: AttributesParams) -> Iterator[tuple[str, str, str]]:
     """List the owner names used, those in ACLs as well."""
     for index, rule in enumerate(params.rules):
         key = f"rules.{index}."
-        if isinstance(rule.owner, str):
-            yield key + "owner", "user", rule.owner
-        if isinstance(rule.group, str):
-            yield key + "group", "group", rule.group
+        yield from metadata.owner_names(rule, key)
         for parameter, text in (("acl", rule.acl), ("default_acl", rule.default_acl)):
             if text is not None:
                 try:

@@ -26,7 +26,6 @@ _MAGICS = {
     "xz": b"\xfd7zXZ\x00",
     "zstd": b"\x28\xb5\x2f\xfd",
 }
-COMPRESSIONS = ("none", *_MAGICS)
 
 
 def detect(head: bytes) -> str:

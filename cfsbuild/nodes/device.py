@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -54,30 +54,19 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
                 f"add {key} = …",
                 spec.origin_of("type"),
             )
-    if metadata.tree_path(params.target) == b"/":
-        yield Problem(f"{spec.name}: a device cannot be the root", "", "", spec.origin_of("target"))
+    yield from metadata.root_problems(spec, params.target, "a device")
     yield from metadata.xattr_problems(spec, params.xattrs)
 
 
 def produce(context: NodeContext, params: DeviceParams, fingerprint: Fingerprint) -> Layer:
     """Return the layer with the device."""
     del fingerprint
-    xattrs = metadata.parse_xattrs(params.xattrs)
-    metadata.check_xattr_space(xattrs)
     inode = Inode(
         mode=_TYPES[params.type] | parse_mode(params.mode),
-        uid=metadata.user_id(params.owner, context.owners),
-        gid=metadata.group_id(params.group, context.owners),
         mtime_ns=params.mtime * 10**9,
         rdev=0 if params.type == "fifo" else os.makedev(params.major or 0, params.minor or 0),
-        xattrs=xattrs,
     )
-    return make_layer({metadata.tree_path(params.target): inode})
-
-
-def owner_names(params: DeviceParams) -> Iterable[tuple[str, str, str]]:
-    """List the owner names used."""
-    return metadata.names_of(params.owner, params.group)
+    return make_layer({metadata.tree_path(params.target): metadata.attributed(inode, params, context.owners)})
 
 
 KIND = NodeKind(
@@ -87,5 +76,5 @@ KIND = NodeKind(
     params=DeviceParams,
     produce=produce,
     check=check,
-    owner_names=owner_names,
+    owner_names=metadata.owner_names,
 )

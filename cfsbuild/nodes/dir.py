@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -48,21 +48,9 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
 def produce(context: NodeContext, params: DirParams, fingerprint: Fingerprint) -> Layer:
     """Return the layer with the directories."""
     del fingerprint
-    xattrs = metadata.parse_xattrs(params.xattrs)
-    metadata.check_xattr_space(xattrs)
-    inode = Inode(
-        mode=stat.S_IFDIR | parse_mode(params.mode),
-        uid=metadata.user_id(params.owner, context.owners),
-        gid=metadata.group_id(params.group, context.owners),
-        xattrs=xattrs,
-    )
+    inode = metadata.attributed(Inode(mode=stat.S_IFDIR | parse_mode(params.mode)), params, context.owners)
     targets = params.targets if params.target is None else [params.target]
     return make_layer({metadata.tree_path(target): inode for target in targets})
-
-
-def owner_names(params: DirParams) -> Iterable[tuple[str, str, str]]:
-    """List the owner names used."""
-    return metadata.names_of(params.owner, params.group)
 
 
 KIND = NodeKind(
@@ -72,5 +60,5 @@ KIND = NodeKind(
     params=DirParams,
     produce=produce,
     check=check,
-    owner_names=owner_names,
+    owner_names=metadata.owner_names,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -59,8 +59,7 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
         yield Problem(
             f"{spec.name}: raw is about content, and there is none", "", "leave it out", spec.origin_of("raw")
         )
-    if metadata.tree_path(params.target) == b"/":
-        yield Problem(f"{spec.name}: a file cannot be the root", "", "", spec.origin_of("target"))
+    yield from metadata.root_problems(spec, params.target, "a file")
     if params.source is not None:
         yield from _source_problems(spec, params.source)
     yield from metadata.xattr_problems(spec, params.xattrs)
@@ -137,17 +136,10 @@ def _signature(status: os.stat_result) -> tuple[int, int, int]:
 
 def produce(context: NodeContext, params: FileParams, fingerprint: Fingerprint) -> Layer:
     """Return the layer with the file."""
-    xattrs = metadata.parse_xattrs(params.xattrs)
-    metadata.check_xattr_space(xattrs)
     mode = parse_mode(params.mode)
-    uid = metadata.user_id(params.owner, context.owners)
-    gid = metadata.group_id(params.group, context.owners)
-    mtime_ns = params.mtime * 10**9
+    inode: Inode
     if params.source is not None:
-        taken: Inode = fingerprint.payload
-        inode = msgspec.structs.replace(
-            taken, mode=stat.S_IFREG | mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs
-        )
+        inode = fingerprint.payload
     elif params.content is None:
         raise BuildError(
             f"{context.spec.name}: template {params.template} was not rendered",
@@ -155,16 +147,9 @@ def produce(context: NodeContext, params: FileParams, fingerprint: Fingerprint) 
             reason="template",
         )
     else:
-        content = metadata.to_bytes(params.content)
-        inode = metadata.regular_file(
-            content, context.sink, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs
-        )
-    return make_layer({metadata.tree_path(params.target): inode})
-
-
-def owner_names(params: FileParams) -> Iterable[tuple[str, str, str]]:
-    """List the owner names used."""
-    return metadata.names_of(params.owner, params.group)
+        inode = metadata.regular_file(metadata.to_bytes(params.content), context.sink, mode=mode)
+    inode = msgspec.structs.replace(inode, mode=stat.S_IFREG | mode, mtime_ns=params.mtime * 10**9)
+    return make_layer({metadata.tree_path(params.target): metadata.attributed(inode, params, context.owners)})
 
 
 KIND = NodeKind(
@@ -175,6 +160,6 @@ KIND = NodeKind(
     produce=produce,
     gather=gather,
     check=check,
-    owner_names=owner_names,
+    owner_names=metadata.owner_names,
     path_keys=("source", "template"),
 )

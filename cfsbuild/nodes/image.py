@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from cfsbuild.errors import BuildError, InputError, Problem
+from cfsbuild.errors import BuildError, Problem
 from cfsbuild.nodes import metadata
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
@@ -55,11 +55,8 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
             origin=spec.origin_of("recipe"),
         )
     for key, patterns in (("include", params.include), ("exclude", params.exclude)):
-        for index, pattern in enumerate(patterns):
-            try:
-                compile_globs((pattern,))
-            except InputError as error:
-                yield metadata.problem_at(spec, f"{key}.{index}", error)
+        numbered = ((f"{key}.{index}", pattern) for index, pattern in enumerate(patterns))
+        yield from metadata.glob_problems(spec, numbered)
 
 
 def gather(context: NodeContext, params: ImageParams) -> Fingerprint:

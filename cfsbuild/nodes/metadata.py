@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -13,7 +13,8 @@ from cfsbuild.errors import BuildError, CfsError, InputError, Problem
 from cfsbuild.nodes.kind import NodeContext, ObjectSink, Owners
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.tree import paths
-from cfsbuild.tree.inode import Inode, Xattrs, sorted_xattrs
+from cfsbuild.tree.globs import compile_globs
+from cfsbuild.tree.inode import Inode, Xattrs, sorted_xattrs, xattr_space
 
 XattrTable = Annotated[
     dict[str, str],
@@ -69,12 +70,51 @@ def _identity(what: str, value: str | int, known: Mapping[str, int]) -> int:
     return known[value]
 
 
-def names_of(owner: str | int, group: str | int, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield what `NodeKind.owner_names` wants for an `owner` and a `group` parameter."""
-    if isinstance(owner, str):
-        yield prefix + "owner", "user", owner
-    if isinstance(group, str):
-        yield prefix + "group", "group", group
+class Owned(Protocol):
+    """Parameters with an owner and a group: names, numbers, or None for no choice."""
+
+    @property
+    def owner(self) -> str | int | None:
+        """The user."""
+
+    @property
+    def group(self) -> str | int | None:
+        """The group."""
+
+
+def owner_names(params: Owned, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield what `NodeKind.owner_names` wants for the `owner` and `group` of `params`."""
+    if isinstance(params.owner, str):
+        yield prefix + "owner", "user", params.owner
+    if isinstance(params.group, str):
+        yield prefix + "group", "group", params.group
+
+
+class Attributed(Protocol):
+    """Parameters of a kind that makes inodes of its own."""
+
+    @property
+    def owner(self) -> str | int:
+        """The user."""
+
+    @property
+    def group(self) -> str | int:
+        """The group."""
+
+    @property
+    def xattrs(self) -> dict[str, str]:
+        """A table as in `XattrTable`."""
+
+
+def attributed(inode: Inode, params: Attributed, owners: Owners) -> Inode:
+    """Return `inode` with owner, group and xattrs of `params`.
+
+    Raises `InputError` for xattrs that no inode can have, `BuildError` for names that nobody declares.
+    """
+    xattrs = parse_xattrs(params.xattrs)
+    check_xattr_space(xattrs)
+    uid, gid = user_id(params.owner, owners), group_id(params.group, owners)
+    return msgspec.structs.replace(inode, uid=uid, gid=gid, xattrs=xattrs)
 
 
 def parse_xattrs(table: Mapping[str, str]) -> Xattrs:
@@ -126,7 +166,7 @@ def xattr_value(name: str, text: str) -> bytes:
 
 def check_xattr_space(xattrs: Xattrs) -> None:
     """Raise `InputError` if an inode cannot hold so many bytes of xattrs."""
-    space = 12 + sum(7 + len(name) + len(value) for name, value in xattrs) if xattrs else 0
+    space = xattr_space(xattrs)
     if space > limits.XATTR_INODE_BYTES:
         raise InputError(
             f"extended attributes take {space} bytes, at most {limits.XATTR_INODE_BYTES} fit on one file"
@@ -161,27 +201,29 @@ def exactly_one(spec: NodeSpec, given: Iterable[tuple[str, bool]]) -> Iterator[P
     yield Problem(brief, "", "keep exactly one of them", spec.origin_of(used[-1] if used else ""))
 
 
-def regular_file(  # noqa: PLR0913 (what an inode consists of)
-    content: bytes,
-    sink: ObjectSink,
-    *,
-    mode: int,
-    uid: int = 0,
-    gid: int = 0,
-    mtime_ns: int = 0,
-    xattrs: Xattrs = (),
-) -> Inode:
-    """Return the inode of a file with `content`; contents that are not inline go to `sink`."""
+def glob_problems(spec: NodeSpec, patterns: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    """Yield what is wrong with globs, given as (key of the parameter, pattern)."""
+    for key, pattern in patterns:
+        try:
+            compile_globs((pattern,))
+        except InputError as error:
+            yield problem_at(spec, key, error)
+
+
+def root_problems(spec: NodeSpec, target: str, what: str) -> Iterator[Problem]:
+    """Yield a problem if `target` is the root, which `what` cannot be."""
+    if tree_path(target) == paths.ROOT:
+        yield Problem(f"{spec.name}: {what} cannot be the root", "", "", spec.origin_of("target"))
+
+
+def regular_file(content: bytes, sink: ObjectSink, *, mode: int) -> Inode:
+    """Return the inode of a file of root with `content`; contents that are not inline go to `sink`."""
     inline = len(content) <= limits.INLINE_BYTES
     return Inode(
         mode=stat.S_IFREG | mode,
-        uid=uid,
-        gid=gid,
-        mtime_ns=mtime_ns,
         size=len(content),
         content=content if inline else b"",
         digest=b"" if inline else sink.add_bytes(content),
-        xattrs=xattrs,
     )
 
 

@@ -13,11 +13,6 @@ _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _OPERATORS = "+-="
 
 
-def check_mode(text: str) -> None:
-    """Raise `InputError` unless `text` is an octal or a symbolic mode."""
-    apply_mode(text, stat.S_IFREG)
-
-
 def apply_mode(text: str, mode: int) -> int:
     """Return the st_mode that `text` makes of `mode`; raises `InputError` for a malformed text.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -47,8 +47,7 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
             f"{spec.name}: a link's text is at most {limits.PATH_BYTES} bytes long and has no NUL",
             origin=spec.origin_of("to"),
         )
-    if metadata.tree_path(params.target) == b"/":
-        yield Problem(f"{spec.name}: a symlink cannot be the root", "", "", spec.origin_of("target"))
+    yield from metadata.root_problems(spec, params.target, "a symlink")
     yield from metadata.xattr_problems(spec, params.xattrs)
 
 
@@ -56,23 +55,8 @@ def produce(context: NodeContext, params: SymlinkParams, fingerprint: Fingerprin
     """Return the layer with the link."""
     del fingerprint
     text = metadata.to_bytes(params.to)
-    xattrs = metadata.parse_xattrs(params.xattrs)
-    metadata.check_xattr_space(xattrs)
-    inode = Inode(
-        mode=stat.S_IFLNK | 0o777,
-        uid=metadata.user_id(params.owner, context.owners),
-        gid=metadata.group_id(params.group, context.owners),
-        mtime_ns=params.mtime * 10**9,
-        size=len(text),
-        target=text,
-        xattrs=xattrs,
-    )
-    return make_layer({metadata.tree_path(params.target): inode})
-
-
-def owner_names(params: SymlinkParams) -> Iterable[tuple[str, str, str]]:
-    """List the owner names used."""
-    return metadata.names_of(params.owner, params.group)
+    inode = Inode(mode=stat.S_IFLNK | 0o777, mtime_ns=params.mtime * 10**9, size=len(text), target=text)
+    return make_layer({metadata.tree_path(params.target): metadata.attributed(inode, params, context.owners)})
 
 
 KIND = NodeKind(
@@ -82,5 +66,5 @@ KIND = NodeKind(
     params=SymlinkParams,
     produce=produce,
     check=check,
-    owner_names=owner_names,
+    owner_names=metadata.owner_names,
 )

@@ -9,8 +9,6 @@ not empty and like any other (0755, root) is not declared: nodes that do declare
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
@@ -26,6 +24,7 @@ from cfsbuild.nodes.treelisting import Listing, inodes, make_listing
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.recipe.types import Glob, LocalPath, Mode, Owner, TreePath, parse_mode
 from cfsbuild.tree import paths
+from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.globs import compile_globs
 from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
 from cfsbuild.tree.layer import Layer, make_layer
@@ -100,10 +99,7 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
             except InputError as error:
                 yield metadata.problem_at(spec, f"{key}.{index}", error)
     for index, rule in enumerate(params.rules):
-        try:
-            compile_globs((rule.match,))
-        except InputError as error:
-            yield metadata.problem_at(spec, f"rules.{index}.match", error)
+        yield from metadata.glob_problems(spec, [(f"rules.{index}.match", rule.match)])
         if rule.mode is None and rule.owner is None and rule.group is None:
             yield Problem(
                 f"{spec.name}: a rule changes nothing",
@@ -118,22 +114,10 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
         )
 
 
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Make very many small objects, none of them in a cycle, without looking through them all the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def gather(context: NodeContext, params: TreeParams) -> Fingerprint:
     """List the source and take in what has changed; the fingerprint covers all that a layer depends on."""
     source = context.spec.resolve("source", params.source)
-    with _without_gc():
+    with cycle_collector_paused():
         found = context.scan(source) if context.scan is not None else scan(source)
         numbers = choose(found, params.include, params.exclude)
         if params.include and len(numbers) == 1:
@@ -149,7 +133,7 @@ def gather(context: NodeContext, params: TreeParams) -> Fingerprint:
 def produce(context: NodeContext, params: TreeParams, fingerprint: Fingerprint) -> Layer:
     """Return the layer: the listing below the target, with owners and rules applied."""
     listing: Listing = fingerprint.payload
-    with _without_gc():
+    with cycle_collector_paused():
         owner = (
             metadata.user_id("root" if params.owner is None else params.owner, context.owners),
             metadata.group_id("root" if params.group is None else params.group, context.owners),
@@ -223,9 +207,9 @@ def _check_links(context: NodeContext, listing: Listing, found: list[Inode]) -> 
 
 def owner_names(params: TreeParams) -> Iterable[tuple[str, str, str]]:
     """List the owner names used, in rules too."""
-    yield from metadata.names_of(params.owner or 0, params.group or 0)
+    yield from metadata.owner_names(params)
     for index, rule in enumerate(params.rules):
-        yield from metadata.names_of(rule.owner or 0, rule.group or 0, f"rules.{index}.")
+        yield from metadata.owner_names(rule, f"rules.{index}.")
 
 
 KIND = NodeKind(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 from blake3 import blake3
 
+from cfsbuild import limits
 from cfsbuild.errors import BuildError
 from cfsbuild.events import Note
 from cfsbuild.nodes.kind import NodeContext
@@ -202,7 +203,7 @@ def inodes(listing: Listing, owner: tuple[int, int]) -> list[Inode]:
     columns = zip(listing.modes, owners, mtimes, listing.sizes, listing.values, xattrs, strict=True)
     for mode, (uid, gid), mtime, size, value, pairs in columns:
         kind = mode & _TYPE
-        if kind == stat.S_IFREG and size > 64:
+        if kind == stat.S_IFREG and size > limits.INLINE_BYTES:
             add(Inode(mode, uid, gid, mtime, size, value, b"", b"", 0, pairs))
         elif kind == stat.S_IFREG:
             add(Inode(mode, uid, gid, mtime, size, b"", value, b"", 0, pairs))

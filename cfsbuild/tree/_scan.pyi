@@ -1,4 +1,6 @@
-Buffer = bytes | bytearray | memoryview
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 def scan(
     fd: int, depth: int, path_bytes: int, entries: int, one_file_system: bool, /

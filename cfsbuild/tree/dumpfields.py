@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import stat
 from binascii import unhexlify
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TypeVar
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError
 from cfsbuild.tree import paths
+from cfsbuild.tree.inode import xattr_space
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -139,7 +140,7 @@ class XattrLists(dict[bytes, tuple[tuple[bytes, bytes], ...]]):
                 raise FaultError("XATTR", f"{quoted(item)} has no '='")
             name = unescape(name, "XATTR") if b"\\" in name else name
             pairs[_checked_xattr_name(name)] = unescape(value, "XATTR") if b"\\" in value else value
-        check_xattr_size(pairs.items())
+        _check_xattr_size(pairs.items())
         result = tuple(sorted(pairs.items()))
         return remember(self, text, result) if len(text) <= 256 else result
 
@@ -150,13 +151,12 @@ def _checked_xattr_name(name: bytes) -> bytes:
     return name
 
 
-def check_xattr_size(pairs: Iterable[tuple[bytes, bytes]]) -> None:
+def _check_xattr_size(pairs: Collection[tuple[bytes, bytes]]) -> None:
     """Raise a fault if one inode cannot hold `pairs`."""
-    total = 12
     for name, value in pairs:
         if len(value) > limits.XATTR_VALUE_BYTES:
             raise FaultError("XATTR", f"value of {quoted(name)} is {len(value)} bytes long")
-        total += 7 + len(name) + len(value)
+    total = xattr_space(pairs)
     if total > limits.XATTR_INODE_BYTES:
         raise FaultError(
             "XATTR", f"{total} bytes of xattrs on one inode, at most {limits.XATTR_INODE_BYTES} are allowed"

@@ -90,15 +90,6 @@ def compile_globs(patterns: Iterable[str | bytes]) -> Globs:
     return Globs(texts, frozenset(literals), re.compile(b"|".join(regexes)))
 
 
-def glob_problem(pattern: str) -> str | None:
-    """Return what is wrong with `pattern`, or None."""
-    try:
-        compile_globs((pattern,))
-    except InputError as error:
-        return error.brief
-    return None
-
-
 def literal_glob(path: str) -> str:
     """Return a glob that matches `path` and nothing else."""
     return "".join("\\" + char if char in "*?[\\" else char for char in path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 
 import msgspec
 
@@ -63,3 +64,9 @@ IMPLICIT_DIRECTORY = Inode(mode=stat.S_IFDIR | 0o755)
 def sorted_xattrs(pairs: dict[bytes, bytes]) -> Xattrs:
     """Return `pairs` in canonical order."""
     return tuple(sorted(pairs.items()))
+
+
+def xattr_space(pairs: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes `pairs` count on one inode (see `limits.XATTR_INODE_BYTES`); 0 for none."""
+    sizes = [7 + len(name) + len(value) for name, value in pairs]
+    return 12 + sum(sizes) if sizes else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -100,7 +101,8 @@ def canonical_links(
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Layer, strict=True)
+_layer_decoder = msgspec.msgpack.Decoder(Layer, strict=True)
+_tree_decoder = msgspec.msgpack.Decoder(Tree, strict=True)
 
 
 def encode_layer(layer: Layer) -> bytes:
@@ -111,12 +113,25 @@ def encode_layer(layer: Layer) -> bytes:
 def decode_layer(data: bytes) -> Layer:
     """Return the layer that `data` describes; raises `InputError` if it is not a layer of this version."""
     try:
-        layer = _decoder.decode(data)
+        layer = _layer_decoder.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputError("layer document is damaged", details=str(error)) from error
     if layer.version != LAYER_VERSION:
         raise InputError(f"layer document has version {layer.version}, this program reads {LAYER_VERSION}")
     return layer
+
+
+def encode_tree(tree: Tree) -> bytes:
+    """Return the canonical bytes of `tree` (`docs/formats/layer.md`)."""
+    return _encoder.encode(tree)
+
+
+def decode_tree(data: bytes) -> Tree:
+    """Return the tree that `data` describes; raises `InputError` when it describes none."""
+    try:
+        return _tree_decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputError("tree document is damaged", details=str(error), reason="damaged") from error
 
 
 def document_digest(data: bytes) -> str:
@@ -126,4 +141,9 @@ def document_digest(data: bytes) -> str:
 
 def tree_digest(tree: Tree) -> str:
     """Return the content address of `tree`, equal for equal trees."""
-    return document_digest(_encoder.encode(tree))
+    return document_digest(encode_tree(tree))
+
+
+def objects_of(entries: Mapping[bytes, Inode]) -> set[bytes]:
+    """Return the raw digests of the objects that a layer's or tree's entries need."""
+    return {inode.digest for inode in entries.values() if inode.digest}

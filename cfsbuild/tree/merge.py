@@ -7,11 +7,8 @@ two.
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,9 +16,10 @@ from cfsbuild import limits
 from cfsbuild.errors import InputError, Origin
 from cfsbuild.tree import paths
 from cfsbuild.tree.conflicts import Conflict, ConflictType, Party, conflict_error
+from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.globs import Globs, compile_globs
 from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
-from cfsbuild.tree.layer import Layer, Tree
+from cfsbuild.tree.layer import Layer, Tree, in_order
 from cfsbuild.tree.links import LinkGroups
 from cfsbuild.tree.provenance import Provenance
 
@@ -56,7 +54,7 @@ def merge(contributions: Sequence[Contribution]) -> Merged:
     Raises `ConflictError` with every conflict between nodes, and `InputError` for a malformed `replaces`
     glob. Layers must be canonical (`layer.make_layer`).
     """
-    with _without_gc():
+    with cycle_collector_paused():
         parts = [_Part(index, contribution) for index, contribution in enumerate(contributions)]
         _remove(parts)
         state = _State(parts)
@@ -66,38 +64,6 @@ def merge(contributions: Sequence[Contribution]) -> Merged:
         if state.conflicts:
             raise conflict_error(state.conflicts)
         return state.finish(missing)
-
-
-def check_tree(tree: Tree) -> None:
-    """Raise `InputError` unless `tree` keeps what `Tree` promises: parents, order, sound links."""
-    for mapping in (tree.entries, tree.links):
-        order: list[bytes] = list(mapping)
-        if order != sorted(order, key=paths.depth_first):
-            raise InputError("tree is not in depth-first order")
-    for path in (paths.ROOT, *tree.entries, *tree.links):
-        if path != paths.normalise(path):
-            raise InputError(f"tree holds {paths.show(path)}, which is not a normal path")
-        parent = tree.entries.get(paths.parent(path))
-        if parent is None or not parent.is_directory:
-            raise InputError(f"tree has no directory above {paths.show(path)}")
-    for link, first in tree.links.items():
-        inode = tree.entries.get(first)
-        if inode is None or inode.is_directory or link in tree.entries:
-            raise InputError(f"tree has a hard link {paths.show(link)} to nothing that can have one")
-        if paths.depth_first(first) > paths.depth_first(link):
-            raise InputError(f"tree has {paths.show(first)} before its first name {paths.show(link)}")
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """Pause the cycle collector: millions of small allocations here make no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Part:
@@ -312,7 +278,10 @@ class _State:
                         groups.add(part.index, target, name)
         links = groups.links()
         nodes = tuple(part.contribution.node for part in self.parts)
-        tree = Tree(entries=_ordered(self.names, links), links=_ordered(links, {}))
+        entries = in_order(self.names)
+        for link in links:
+            del entries[link]
+        tree = Tree(entries=entries, links=in_order(links))
         return Merged(tree, Provenance(nodes, self.owners))
 
     def _holds(self, part: _Part, path: bytes) -> bool:
@@ -343,10 +312,3 @@ class _State:
 def _same_directory(a: Inode, b: Inode) -> bool:
     """Say whether both are directories that are equal but for the mtime, which an image never keeps."""
     return a.is_directory and a.mode == b.mode and a.uid == b.uid and a.gid == b.gid and a.xattrs == b.xattrs
-
-
-def _ordered(names: Mapping[bytes, Any], without: Mapping[bytes, Any]) -> dict[bytes, Any]:
-    order = sorted(names, key=paths.depth_first)
-    if without:
-        return {path: names[path] for path in order if path not in without}
-    return {path: names[path] for path in order}

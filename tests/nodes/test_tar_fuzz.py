@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tar_building import END, GNU, USTAR, V7, header, member, pax, record
 
 from cfsbuild.errors import InputError
-from cfsbuild.nodes.decompress import COMPRESSIONS, decompressed
+from cfsbuild.nodes.decompress import decompressed
 from cfsbuild.nodes.tar.pax import parse_records
 
 PARTS = st.sampled_from([b"a", b"b", b"..", b".", b"", b"\xff", b"n" * 256, b"d\n"])
@@ -97,7 +97,7 @@ def drained(data, compression):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(COMPRESSIONS[1:]), st.data())
+@given(st.sampled_from(["gzip", "bzip2", "xz", "zstd"]), st.data())
 def test_damaged_compressed_streams_are_read_or_refused(compression, data):
     good = COMPRESSED[compression]
     broken = bytearray(good)

@@ -13,11 +13,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from tree_promises import check_tree
 
 from cfsbuild.tree.conflicts import ConflictError
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer, make_layer
-from cfsbuild.tree.merge import Contribution, check_tree, merge
+from cfsbuild.tree.merge import Contribution, merge
 
 PATHS = [b"/a", b"/a/x", b"/a/x/1", b"/a/y", b"/b", b"/b/z", b"/c"]
 

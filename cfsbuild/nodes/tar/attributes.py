@@ -11,7 +11,7 @@ from cfsbuild import limits
 from cfsbuild.nodes.tar import faults
 from cfsbuild.nodes.tar.numbers import parse_decimal, parse_time
 from cfsbuild.nodes.tar.pax import Records
-from cfsbuild.tree.inode import Xattrs, sorted_xattrs
+from cfsbuild.tree.inode import Xattrs, sorted_xattrs, xattr_space
 
 _SCHILY = b"SCHILY.xattr."
 _LIBARCHIVE = b"LIBARCHIVE.xattr."
@@ -116,7 +116,7 @@ def _xattrs(values: dict[bytes, bytes]) -> Xattrs:
             continue
         if found.setdefault(name, value) != value:
             raise faults.malformed(faults.XATTR, f"attribute {os.fsdecode(name)!r} has two different values")
-    size = 12 + sum(7 + len(name) + len(value) for name, value in found.items())
+    size = xattr_space(found.items())
     if size > limits.XATTR_INODE_BYTES:
         raise faults.over_limit(f"a member has {size} bytes of extended attributes")
     for name, value in found.items():
