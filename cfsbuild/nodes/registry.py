@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 
 from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.recipe.kinds import LazyKinds
 
 MODULES = {
     "file": "cfsbuild.nodes.file",
@@ -20,26 +20,4 @@ MODULES = {
     "image": "cfsbuild.nodes.image",
 }
 
-
-class LazyNodeKinds(Mapping[str, NodeKind]):
-    """A mapping that knows all names and imports on access."""
-
-    def __getitem__(self, name: str) -> NodeKind:
-        """Return the kind called `name`; raises `KeyError`."""
-        kind: NodeKind = import_module(MODULES[name]).KIND
-        return kind
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the kinds' names, in the order of the reference."""
-        return iter(MODULES)
-
-    def __len__(self) -> int:
-        """Return how many kinds there are."""
-        return len(MODULES)
-
-    def __contains__(self, name: object) -> bool:
-        """Say whether there is a kind called `name`, without importing it."""
-        return name in MODULES
-
-
-NODE_KINDS: Mapping[str, NodeKind] = LazyNodeKinds()
+NODE_KINDS: Mapping[str, NodeKind] = LazyKinds(MODULES)
