@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.native import extension
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry, line_parser, parse_dump
 
@@ -33,7 +33,7 @@ def write_image(
     is no tree or exceeds the format's limits, `UsageError` for an unknown format.
     """
     formats = _formats(format, max_format)
-    module = _native_module() if native else None
+    module = extension("cfsbuild.erofs._emit") if native else None
     if module is None:
         return _pure(entries, formats, algorithm)
     return _emit(module, entries, None, formats, algorithm)
@@ -54,7 +54,7 @@ def write_dump(  # noqa: PLR0913 (all but two have defaults)
     does not depend on it. Raises what those two raise.
     """
     formats = _formats(format, max_format)
-    module = None if strict else _native_module()
+    module = None if strict else extension("cfsbuild.erofs._emit")
     if module is None:
         entries = parse_dump(lines, digest_size=algorithm.digest_size, strict=strict, name=name)
         return write_image(entries, format=format, max_format=max_format, algorithm=algorithm)
@@ -66,17 +66,6 @@ def _formats(smallest: int, largest: int | None) -> tuple[int, int]:
     if smallest < 0 or largest > LARGEST_FORMAT:
         raise UsageError(f"composefs image formats are 0 to {LARGEST_FORMAT}, not {smallest} to {largest}")
     return smallest, largest
-
-
-def _native_module() -> ModuleType | None:
-    """Return the extension module if it was built and is wanted."""
-    if os.environ.get("CFSBUILD_NATIVE") == "0":
-        return None
-    try:
-        from cfsbuild.erofs import _emit as module  # noqa: PLC0415 (optional)
-    except ImportError:
-        return None
-    return module
 
 
 def _emit(

@@ -9,36 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import ModuleType
 
 from cfsbuild.errors import UsageError
 from cfsbuild.fsverity import merkle, plain
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.native import extension
 
 _READ = 1 << 20
 _POOL_FILES = 512
 """Fewer files than this do not pay for starting worker processes."""
-
-_native: ModuleType | None
-try:
-    from cfsbuild.fsverity import _verity
-
-    _native = _verity
-except ImportError:
-    _native = None
-
-
-def use_native(enabled: bool) -> None:  # noqa: FBT001 (the joint's signature)
-    """Take the native kernels where they were built (the default), or hashlib, from now on.
-
-    Sets the environment variable CFSBUILD_NATIVE, so that worker processes do the same.
-    """
-    os.environ["CFSBUILD_NATIVE"] = "1" if enabled else "0"
-
-
-def native_module() -> ModuleType | None:
-    """Return the extension module if it was built and is wanted."""
-    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
 
 
 def forced_kernel() -> str:
@@ -48,7 +27,7 @@ def forced_kernel() -> str:
 
 def kernels() -> tuple[str, ...]:
     """Return the native kernels that this processor can run, fastest first; empty without the module."""
-    native = native_module()
+    native = extension("cfsbuild.fsverity._verity")
     return tuple(native.kernels()) if native else ()
 
 
@@ -68,7 +47,7 @@ def implementation() -> str:
 
 def hash_blocks(data: bytes | bytearray | memoryview, algorithm: Algorithm) -> bytes:
     """Return the concatenated hashes of the blocks of `data`, whose length is a multiple of 4096."""
-    native = native_module()
+    native = extension("cfsbuild.fsverity._verity")
     if native is None:
         return plain.hash_blocks(data, algorithm)
     result: bytes = native.hash_blocks(data, algorithm.kernel_id, forced_kernel())
@@ -79,7 +58,7 @@ class Hasher(merkle.Stream):
     """The digest of bytes that arrive in pieces: `update` any number of times, then `digest` once."""
 
     def __init__(self, algorithm: Algorithm) -> None:
-        super().__init__(algorithm, hash_blocks, plain.hash_message)
+        super().__init__(algorithm, hash_blocks)
 
 
 def digest_bytes(data: bytes | bytearray | memoryview, algorithm: Algorithm) -> bytes:
@@ -106,7 +85,7 @@ def digest_files(
     from a cold page cache about 32 are fastest. Raises `OSError`, with the name of a file that failed; a name
     that is not a regular file fails with EINVAL. A file that grows meanwhile counts up to its first size.
     """
-    native = native_module()
+    native = extension("cfsbuild.fsverity._verity")
     if native is not None:
         result: list[tuple[bytes, int]] = native.digest_files(
             directory_fd, names, algorithm.kernel_id, threads, forced_kernel()

@@ -8,13 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from cfsbuild.fsverity import plain
 from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
 
 BlockHasher = Callable[[bytes | bytearray | memoryview, Algorithm], bytes]
 """Takes whole 4096-byte blocks; returns their hashes, concatenated."""
-
-MessageHasher = Callable[[bytes, Algorithm], bytes]
-"""Takes any bytes; returns their plain hash."""
 
 _CHUNK = 256 * BLOCK_SIZE
 """How much is hashed at a time: fills every lane and stays in the second-level cache."""
@@ -68,11 +66,10 @@ class Levels:
 class Stream:
     """The fs-verity digest of bytes that arrive in pieces of any length."""
 
-    def __init__(self, algorithm: Algorithm, hash_blocks: BlockHasher, hash_message: MessageHasher) -> None:
+    def __init__(self, algorithm: Algorithm, hash_blocks: BlockHasher) -> None:
         self.size = 0
         self._algorithm = algorithm
         self._hash_blocks = hash_blocks
-        self._hash_message = hash_message
         self._levels = Levels(algorithm, hash_blocks)
         self._pending = bytearray()
 
@@ -97,6 +94,6 @@ class Stream:
         if self._pending:
             self._levels.push(self._hash_blocks(pad(self._pending), self._algorithm))
             self._pending = bytearray()
-        return self._hash_message(
+        return plain.hash_message(
             descriptor(self._algorithm, self.size, self._levels.root()), self._algorithm
         )

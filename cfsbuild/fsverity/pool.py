@@ -37,7 +37,7 @@ def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[b
         if 0 < len(data) == status.st_size <= BLOCK_SIZE:
             root = plain.hash_message(data.ljust(BLOCK_SIZE, b"\0"), algorithm)
             return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm), len(data)
-        stream = merkle.Stream(algorithm, plain.hash_blocks, plain.hash_message)
+        stream = merkle.Stream(algorithm, plain.hash_blocks)
         while data:
             stream.update(data)
             data = os.read(fd, min(_READ, status.st_size - stream.size))

@@ -19,6 +19,7 @@ from cfsbuild.errors import BuildError, CfsError
 from cfsbuild.events import Listener, Progress, ignore
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import forced_kernel
+from cfsbuild.native import extension
 from cfsbuild.store.durability import Durability
 from cfsbuild.store.faults import store_error
 from cfsbuild.store.gate import Gate
@@ -36,22 +37,8 @@ _PRESENT = 2
 _WAITING_THREADS = 16
 """A cold page cache wants many reads at once; a warm one is not slower for it."""
 
-_native: ModuleType | None
-try:
-    from cfsbuild.store import _ingest
-
-    _native = _ingest
-except ImportError:
-    _native = None
-
-
 _PLAIN_BATCH = 1024
 """How many files are written between two reports, without the extension module."""
-
-
-def _native_module() -> ModuleType | None:
-    """Return the extension module if it was built and is wanted."""
-    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
 
 
 class FileSink(Protocol):
@@ -167,7 +154,7 @@ def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
             digests[value] = sizes[number]
     if staging is None:
         return set(digests)
-    native = _native_module()
+    native = extension("cfsbuild.store._ingest")
     doubtful = list(digests)
     if native is not None:
         found = native.present(staging.objects_fd, doubtful, array("q", digests.values()), os.geteuid())
@@ -187,7 +174,11 @@ def _read_missing(work: _Work, missing: Sequence[int], values: Values) -> None:
                 links.append((number, original))
                 continue
         todo.append(number)
-    native = _native_module() if work.hash_only is not None or work.staging is not None else None
+    native = (
+        extension("cfsbuild.store._ingest")
+        if work.hash_only is not None or work.staging is not None
+        else None
+    )
     found = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
     for number, value in zip(todo, found, strict=True):
         values[number] = value

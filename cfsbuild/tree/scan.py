@@ -12,28 +12,15 @@ import functools
 import os
 import time
 from pathlib import Path
-from types import ModuleType
 
 from cfsbuild import limits
 from cfsbuild.errors import BuildError
+from cfsbuild.native import extension
 from cfsbuild.tree import paths, walk
 from cfsbuild.tree.inode import Xattrs
 
 _WORDS = walk.RECORD.size // 8
 _HALVES = walk.RECORD.size // 4
-
-_native: ModuleType | None
-try:
-    from cfsbuild.tree import _scan
-
-    _native = _scan
-except ImportError:
-    _native = None
-
-
-def _native_module() -> ModuleType | None:
-    """Return the extension module if it was built and is wanted."""
-    return None if os.environ.get("CFSBUILD_NATIVE") == "0" else _native
 
 
 class Scan:
@@ -150,7 +137,7 @@ def scan(root: Path, *, threads: int = 1, one_file_system: bool = False) -> Scan
     """
     del threads
     bounds = (limits.PATH_DEPTH, limits.PATH_BYTES, limits.TREE_ENTRIES)
-    native = _native_module()
+    native = extension("cfsbuild.tree._scan")
     taken_ns = time.time_ns()
     try:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -173,7 +160,7 @@ def match(old: tuple[bytes | memoryview, bytes | memoryview], new: Scan) -> list
     `old` are the records and the names of that scan. Identical: same path, and nothing differs but its place
     in the list. Raises `ValueError` if `old` cannot come from a scan.
     """
-    native = _native_module()
+    native = extension("cfsbuild.tree._scan")
     if native is not None:
         found = native.match(*old, new.records, new.name_bytes)
         return memoryview(found).cast("i").tolist()

@@ -185,10 +185,10 @@ def test_an_unknown_kernel_is_a_usage_error(monkeypatch) -> None:
         digest.implementation()
 
 
-def test_use_native_switches_to_hashlib_and_back(monkeypatch) -> None:
+def test_the_environment_switches_to_hashlib_and_back(monkeypatch) -> None:
     monkeypatch.setenv("CFSBUILD_NATIVE", "1")
     before = digest.implementation()
-    digest.use_native(False)
+    monkeypatch.setenv("CFSBUILD_NATIVE", "0")
     assert digest.implementation() == "hashlib"
-    digest.use_native(True)
+    monkeypatch.setenv("CFSBUILD_NATIVE", "1")
     assert digest.implementation() == before

@@ -14,7 +14,7 @@ from cfsbuild.errors import BuildError, StoreError
 from cfsbuild.events import Progress
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
-from cfsbuild.store import ingest as ingest_module
+from cfsbuild.native import extension
 from cfsbuild.store.ingest import ingest_tree
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import StatCache
@@ -28,7 +28,7 @@ MIB = 1 << 20
 def path_taken(request, monkeypatch):
     """Take the extension module, or not."""
     monkeypatch.setenv("CFSBUILD_NATIVE", "1" if request.param == "native" else "0")
-    if request.param == "native" and ingest_module._native is None:
+    if request.param == "native" and extension("cfsbuild.store._ingest") is None:
         pytest.skip("the extension module is not built")
     return request.param
 
@@ -251,7 +251,7 @@ def test_a_full_disk_is_a_store_error_with_the_cause(path_taken, tiny, tmp_path,
 
 
 def test_progress_counts_files(source) -> None:
-    if ingest_module._native is None:
+    if extension("cfsbuild.store._ingest") is None:
         pytest.skip("the extension module is not built")
     big = source / "big"
     with big.open("wb") as file:
@@ -264,7 +264,7 @@ def test_progress_counts_files(source) -> None:
 
 
 def test_a_listener_that_raises_stops_the_work(source) -> None:
-    if ingest_module._native is None:
+    if extension("cfsbuild.store._ingest") is None:
         pytest.skip("the extension module is not built")
     with (source / "big").open("wb") as file:
         file.truncate(300 * MIB)
