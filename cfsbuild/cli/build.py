@@ -7,79 +7,15 @@ Standard output has one line for each image: its digest, two spaces, the path of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from cfsbuild.build.memo import Request
-from cfsbuild.build.pipeline import OUTPUT, Options, build, make_request
+from cfsbuild.build.pipeline import Options, build
 from cfsbuild.build.result import BuildResult
 from cfsbuild.cli.listeners import listening
+from cfsbuild.cli.recipes import recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import UsageError
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-DEFAULT_RECIPE = "recipe.toml"
-
-
-def recipe_argument(function: Function) -> Function:
-    """Add the argument that names a recipe; without it `recipe.toml` in the working directory is meant."""
-    return click.argument(
-        "recipe", metavar="[RECIPE]", default=DEFAULT_RECIPE, type=click.Path(path_type=Path)
-    )(function)
-
-
-def recipe_options(function: Function) -> Function:
-    """Add the options that say what a recipe means and where its images go."""
-    for option in (
-        click.option(
-            "--output", metavar="DIR", type=click.Path(path_type=Path), help=f"Where files go [{OUTPUT}]."
-        ),
-        click.option("-p", "--profile", "profiles", metavar="NAME", multiple=True, help="Apply a profile."),
-        click.option(
-            "-o", "--option", "overrides", metavar="KEY=VALUE", multiple=True, help="Set a variable."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def request_of(
-    settings: Settings,
-    recipe: Path,
-    output: Path | None,
-    profiles: tuple[str, ...],
-    overrides: tuple[str, ...],
-) -> Request:
-    """Return what the command line asks for; raises `UsageError` for what makes no sense."""
-    if not recipe.is_file():
-        raise UsageError(
-            f"there is no recipe {recipe}",
-            resolution="name a recipe, or write one with cfsbuild init",
-            reason="no-recipe",
-        )
-    return make_request(
-        recipe,
-        store=settings.store_path,
-        output=output,
-        profiles=profiles,
-        overrides=_variables(overrides),
-        trusted_uids=settings.trusted_uids,
-        shared_store=settings.shared_store,
-    )
-
-
-def _variables(overrides: tuple[str, ...]) -> dict[str, str]:
-    variables = {}
-    for text in overrides:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise UsageError(f"-o {text!r} is not of the form KEY=VALUE")
-        variables[name] = value
-    return variables
 
 
 @click.command("build")
@@ -106,7 +42,7 @@ def command(  # noqa: PLR0913 (the verb's options)
     """
     request = request_of(settings, recipe, output, profiles, overrides)
     if settings.dry_run:
-        from cfsbuild.cli.dry_run import show_plan  # noqa: PLC0415 (this option only)
+        from cfsbuild.cli.plan_text import show_plan  # noqa: PLC0415 (this option only)
 
         return show_plan(settings, request, force=force)
     options = Options(jobs=settings.job_count, keep_going=settings.keep_going, force=None if force else ())

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cfsbuild.cli.contents import read_content
-from cfsbuild.cli.images import image_argument, open_image
+from cfsbuild.cli.images import image_argument, objects_option, open_image
 from cfsbuild.cli.lookup import argument_path, locate
 from cfsbuild.cli.output import write_bytes
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
@@ -18,13 +18,7 @@ from cfsbuild.tree import paths
 
 @click.command("cat")
 @common_options("store")
-@click.option(
-    "--objects",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Also look for objects in DIR (may be repeated).",
-)
+@objects_option("Also look for objects in DIR (may be repeated).")
 @image_argument()
 @click.argument("path", nargs=-1, required=True, metavar="PATH…")
 @pass_settings

@@ -8,6 +8,7 @@ import click
 
 from cfsbuild.cli.output import write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.cli.verbs import COMPLETE_VARIABLE, PROGRAM
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -26,7 +27,7 @@ def command(settings: Settings, shell: str | None) -> None:
     """Print the completion script for SHELL (default: that of $SHELL)."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415 (help completes nothing)
 
-    from cfsbuild.cli.group import COMPLETE_VARIABLE, PROGRAM, root  # noqa: PLC0415 (it imports no verb)
+    from cfsbuild.cli.group import root  # noqa: PLC0415 (it imports no verb)
 
     del settings
     shell = shell or os.path.basename(os.environ.get("SHELL", ""))  # noqa: PTH119 (a name, not a path)

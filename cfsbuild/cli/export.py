@@ -13,7 +13,7 @@ import click
 
 from cfsbuild.cli import render
 from cfsbuild.cli.contents import first_of_each_object, object_name, read_content
-from cfsbuild.cli.images import Image, image_argument, open_image
+from cfsbuild.cli.images import Image, image_argument, objects_option, open_image
 from cfsbuild.cli.output import note, write_bytes, write_json
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
@@ -27,13 +27,7 @@ _SUFFIXES = {".cfs": "image", ".erofs": "image", ".dump": "dump", ".tar": "tar"}
 @click.command("export")
 @common_options("json", "store")
 @click.option("--format", "wanted", type=click.Choice(FORMATS), help="What to write, if DEST does not tell.")
-@click.option(
-    "--objects",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Also look for objects in DIR (may be repeated).",
-)
+@objects_option("Also look for objects in DIR (may be repeated).")
 @image_argument()
 @click.argument("dest", metavar="DEST")
 @pass_settings

@@ -12,10 +12,10 @@ from cfsbuild.build.forecast import Forecast
 from cfsbuild.build.pipeline import load_plans
 from cfsbuild.build.reasons import sentence
 from cfsbuild.build.why import WHY_VERSION, why
-from cfsbuild.cli.build import recipe_argument, recipe_options, request_of
 from cfsbuild.cli.graph_svg import Node, draw
 from cfsbuild.cli.graph_text import dot, text_tree
 from cfsbuild.cli.output import write_bytes, write_json, write_lines
+from cfsbuild.cli.recipes import recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
 

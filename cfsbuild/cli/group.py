@@ -11,11 +11,9 @@ from click.exceptions import Exit
 from cfsbuild import __version__
 from cfsbuild.cli.lazy import LazyGroup
 from cfsbuild.cli.settings import Settings, global_options
+from cfsbuild.cli.verbs import COMPLETE_VARIABLE, PROGRAM
 
 __all__ = ["Exit", "complete", "root"]
-
-PROGRAM = "cfsbuild"
-COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
 
 EXIT_CODES: tuple[tuple[int, str], ...] = (
     (0, "success"),

@@ -118,6 +118,17 @@ def image_argument(name: str = "image", metavar: str = "IMAGE") -> Callable[[Fun
     return click.argument(name, metavar=metavar, shell_complete=complete_image)
 
 
+def objects_option(help_text: str) -> Callable[[Function], Function]:
+    """Add `--objects DIR`, as the parameter `objects`."""
+    return click.option(
+        "--objects",
+        metavar="DIR",
+        multiple=True,
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help=help_text,
+    )
+
+
 def complete_image(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -11,7 +11,7 @@ import msgspec
 
 from cfsbuild.cli import render
 from cfsbuild.cli.contents import first_of_each_object, object_name, open_object
-from cfsbuild.cli.images import Image, open_image
+from cfsbuild.cli.images import Image, objects_option, open_image
 from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.stores import open_store
@@ -41,13 +41,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("import")
 @common_options("json", "store")
 @click.option("--name", metavar="NAME", help="What to call the image (default: the file's name).")
-@click.option(
-    "--objects",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Take missing objects from DIR (may be repeated).",
-)
+@objects_option("Take missing objects from DIR (may be repeated).")
 @click.option("--allow-missing", is_flag=True, help="Import the image even if objects are missing.")
 @click.option(
     "--format", "form", type=click.IntRange(0, 1), default=1, help="Image format to make of a dump."

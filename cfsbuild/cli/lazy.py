@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from cfsbuild.cli.front_end import PACKAGE, run_front_end
-from cfsbuild.cli.verbs import DEFAULT_VERB, FRONT_ENDS, VERBS, Verb
+from cfsbuild.cli.verbs import DEFAULT_VERB, FRONT_ENDS, PACKAGE, VERBS, Verb, run_front_end
 
 
 class PassThrough(click.Command):
@@ -17,7 +16,6 @@ class PassThrough(click.Command):
 
     def __init__(self, name: str, verb: Verb) -> None:
         super().__init__(name, short_help=verb.summary, add_help_option=False)
-        self._module = verb.module
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Leave `args` alone."""
@@ -26,7 +24,7 @@ class PassThrough(click.Command):
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the front end; return its exit status."""
-        return run_front_end(self._module, self.name or "", ctx.args)
+        return run_front_end(self.name or "", ctx.args)
 
 
 class LazyGroup(click.Group):

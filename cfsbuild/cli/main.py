@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING
 
 from cfsbuild.cli.signals import Signals, Terminated
 from cfsbuild.cli.streams import discard_output, discard_unwritten, replace_closed
-from cfsbuild.cli.verbs import FRONT_ENDS
+from cfsbuild.cli.verbs import COMPLETE_VARIABLE, FRONT_ENDS, PROGRAM, run_front_end
 
 if TYPE_CHECKING:
     import click
-
-PROGRAM = "cfsbuild"
-COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -63,10 +60,8 @@ def _dispatch(name: str, argv: list[str]) -> int:
 
 def _guarded_front_end(name: str, argv: list[str]) -> int:
     """Run a front end. Its own `main` speaks about errors as the C tool does; this is for what is left."""
-    from cfsbuild.cli.front_end import run_front_end  # noqa: PLC0415 (keeps click out)
-
     try:
-        status = run_front_end(FRONT_ENDS[name].module, name, argv)
+        status = run_front_end(name, argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from cfsbuild.cli.contents import first_of_each_object, object_directories, object_name
-from cfsbuild.cli.images import Image, check_image_digest, open_image
+from cfsbuild.cli.images import Image, check_image_digest, objects_option, open_image
 from cfsbuild.cli.settings import Settings
 from cfsbuild.deploy.spec import MountSpec, Verity
 from cfsbuild.errors import InputError, UsageError
@@ -36,13 +36,7 @@ def mount_options(function: Function) -> Function:
             show_default=True,
             help="What the kernel must check: require fails where it cannot.",
         ),
-        click.option(
-            "--objects",
-            metavar="DIR",
-            multiple=True,
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="Look for objects in DIR, before the store (may be repeated).",
-        ),
+        objects_option("Look for objects in DIR, before the store (may be repeated)."),
     ):
         function = option(function)
     return function

@@ -1,4 +1,4 @@
-"""The recipe that a verb is about: its argument, the options that choose its variables, and loading it."""
+"""The recipe that a verb is about: its argument, the options that say what it means, and loading it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cfsbuild.cli.settings import Settings
 from cfsbuild.errors import UsageError
 
 if TYPE_CHECKING:
+    from cfsbuild.build.memo import Request
     from cfsbuild.recipe.model import Recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -37,6 +39,16 @@ def variable_options(function: Function) -> Function:
     return profile(override(function))
 
 
+def recipe_options(function: Function) -> Function:
+    """Add the options that say what a recipe means and where its images go."""
+    from cfsbuild.build.pipeline import OUTPUT  # noqa: PLC0415 (verbs that build nothing do without)
+
+    output = click.option(
+        "--output", metavar="DIR", type=click.Path(path_type=Path), help=f"Where files go [{OUTPUT}]."
+    )
+    return variable_options(output(function))
+
+
 def variables(overrides: tuple[str, ...]) -> dict[str, str]:
     """Return the `-o KEY=VALUE` options as a mapping; raises `UsageError` for what is not of that form."""
     result = {}
@@ -48,6 +60,33 @@ def variables(overrides: tuple[str, ...]) -> dict[str, str]:
             )
         result[name] = value
     return result
+
+
+def request_of(
+    settings: Settings,
+    recipe: Path,
+    output: Path | None,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> Request:
+    """Return what the command line asks for; raises `UsageError` for what makes no sense."""
+    from cfsbuild.build.pipeline import make_request  # noqa: PLC0415 (verbs that build nothing do without)
+
+    if not recipe.is_file():
+        raise UsageError(
+            f"there is no recipe {recipe}",
+            resolution="name a recipe, or write one with cfsbuild init",
+            reason="no-recipe",
+        )
+    return make_request(
+        recipe,
+        store=settings.store_path,
+        output=output,
+        profiles=profiles,
+        overrides=variables(overrides),
+        trusted_uids=settings.trusted_uids,
+        shared_store=settings.shared_store,
+    )
 
 
 def load(recipe: Path, profiles: tuple[str, ...], overrides: tuple[str, ...]) -> list[Recipe]:

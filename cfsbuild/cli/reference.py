@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from cfsbuild.cli.group import EXIT_CODES, PROGRAM, root
-from cfsbuild.cli.verbs import FRONT_ENDS, VERBS
+from cfsbuild.cli.group import EXIT_CODES, root
+from cfsbuild.cli.verbs import FRONT_ENDS, PROGRAM, VERBS
 
 MARKER = "<!-- Below this line: made by `python -m cfsbuild.cli.reference docs/cli.md`. Do not edit. -->"
 WIDTH = 100

@@ -6,7 +6,12 @@ Each module exports `command`, a `click.Command`; the module of a front end expo
 
 from __future__ import annotations
 
+import importlib
 from typing import NamedTuple
+
+PROGRAM = "cfsbuild"
+COMPLETE_VARIABLE = "_CFSBUILD_COMPLETE"
+PACKAGE = "cfsbuild.cli"
 
 
 class Verb(NamedTuple):
@@ -63,3 +68,10 @@ FRONT_ENDS: dict[str, Verb] = {
 
 DEFAULT_VERB = "build"
 """What `cfsbuild RECIPE.toml` does."""
+
+
+def run_front_end(name: str, arguments: list[str]) -> int:
+    """Call a front end, by which name it calls itself; return its exit status."""
+    front_end = importlib.import_module(f"{PACKAGE}.{FRONT_ENDS[name].module}")
+    status: int = front_end.main(arguments, name)
+    return status

@@ -18,6 +18,7 @@ from cfsbuild.cli.images import (
     check_image_digest,
     image_argument,
     image_digest,
+    objects_option,
     open_image,
 )
 from cfsbuild.cli.output import write_json, write_lines
@@ -69,13 +70,7 @@ class NotVerifiedError(VerificationError):
 @common_options("json", "store", "jobs")
 @click.option("--digest", metavar="HEX", help="The digest that the image must have.")
 @click.option("--structure", "only_structure", is_flag=True, help="Do not look at the objects.")
-@click.option(
-    "--objects",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Also look for objects in DIR (may be repeated).",
-)
+@objects_option("Also look for objects in DIR (may be repeated).")
 @image_argument()
 @pass_settings
 def command(

@@ -10,9 +10,10 @@ import click
 
 from cfsbuild.build.pipeline import Options
 from cfsbuild.build.watch import Round, watch
-from cfsbuild.cli.build import recipe_argument, recipe_options, request_of, show_results
+from cfsbuild.cli.build import show_results
 from cfsbuild.cli.errors_text import error_text
 from cfsbuild.cli.listeners import listening, write_line
+from cfsbuild.cli.recipes import recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 
 

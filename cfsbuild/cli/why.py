@@ -10,9 +10,9 @@ import click
 from cfsbuild.build.forecast import Forecast
 from cfsbuild.build.pipeline import load_plans
 from cfsbuild.build.why import WHY_VERSION, why
-from cfsbuild.cli.build import recipe_options, request_of
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.plan_text import job_lines, state_text
+from cfsbuild.cli.recipes import recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
 
