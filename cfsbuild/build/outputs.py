@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cfsbuild.build.state import OutRecord
 from cfsbuild.errors import StoreError, UsageError
+from cfsbuild.store.replacing import replacing
 from cfsbuild.targets.kind import OutFile
 
 FICLONE = 0x40049409
@@ -49,22 +50,12 @@ def write_outputs(directory: Path, files: Iterable[OutFile], open_image: OpenIma
 def _write(directory: Path, file: OutFile, open_image: OpenImage) -> OutRecord:
     if "/" in file.name or file.name in {"", ".", ".."}:
         raise UsageError(f"{file.name!r} cannot be the name of an output file")
-    import tempfile  # noqa: PLC0415 (start-up: a remembered build writes nothing)
-
     path = directory / file.name
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=directory)
-    try:
-        with open(descriptor, "wb", closefd=True) as target:  # noqa: PTH123 (a descriptor)
-            if file.image:
-                _copy_image(open_image(bytes.fromhex(file.image)), target.fileno())
-            else:
-                target.write(file.data)
-                target.flush()
-            os.fchmod(target.fileno(), 0o644)
-        os.replace(temporary, path)  # noqa: PTH105 (the temporary's name is a string)
-    except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
-        raise
+    with replacing(path) as target:
+        if file.image:
+            _copy_image(open_image(bytes.fromhex(file.image)), target.fileno())
+        else:
+            target.write(file.data)
     return _record(file.name, path.stat())
 
 

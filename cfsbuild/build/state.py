@@ -13,6 +13,7 @@ import msgspec
 
 from cfsbuild.build.keys import digest_of
 from cfsbuild.build.reasons import Reason
+from cfsbuild.store.replacing import replacing
 
 STATE_VERSION = 1
 
@@ -83,15 +84,6 @@ def save_state(path: Path, state: BuildState) -> None:
 
 def write_atomically(path: Path, *parts: bytes | bytearray | memoryview) -> None:
     """Replace `path` by a file with the bytes of `parts`; a reader sees the old or the new file, whole."""
-    import tempfile  # noqa: PLC0415 (start-up: a remembered build writes nothing)
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb", closefd=True) as file:  # noqa: PTH123 (a descriptor)
-            file.writelines(parts)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)  # noqa: PTH105 (the temporary's name is a string)
-    except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
-        raise
+    with replacing(path) as file:
+        file.writelines(parts)

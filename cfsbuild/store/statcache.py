@@ -21,6 +21,7 @@ import msgspec
 from blake3 import blake3
 
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store.replacing import replacing
 from cfsbuild.tree import walk
 from cfsbuild.tree.scan import Scan, match
 
@@ -72,17 +73,11 @@ class StatCache:
         for part in parts:
             check.update(part)
         target = self._file(scan.root, algorithm)
-        temporary = target.with_name(f"{target.name}.{os.urandom(8).hex()}.tmp")
         # A cache that cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                with temporary.open("xb") as file:
-                    file.writelines((_MAGIC, check.digest(), head, *parts))
-                temporary.rename(target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            with replacing(target) as file:
+                file.writelines((_MAGIC, check.digest(), head, *parts))
 
     def _file(self, root: Path, algorithm: Algorithm) -> Path:
         key = blake3(os.fsencode(os.path.realpath(root))).hexdigest(length=16)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import store_driver
+from fault_injection import inject, points
 from store_driver import names
 
 import cfsbuild
@@ -23,12 +19,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
 ]
 
-CALLS = (
-    "mkdir,mkdirat,openat,write,pwrite64,fchmod,fchmodat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,"
-    "unlink,unlinkat,rmdir,fsync,fdatasync,syncfs,flock,fcntl,ftruncate,utimensat"
-)
-READS = re.compile(r"O_RDONLY|F_GETF|F_SETFD|F_DUPFD|LOCK_UN")
-
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Path:
@@ -39,31 +29,8 @@ def library(tmp_path_factory) -> Path:
     return copy
 
 
-def run(library: Path, arguments: list[str], *, strace: list[str]) -> subprocess.CompletedProcess[str]:
-    # strace counts the calls of each thread for itself: there shall be only one.
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(library), "CFSBUILD_NATIVE": "0"}
-    driver = str(library / "store_driver.py")
-    command = ["strace", "-f", "-qq", "-y", *strace, sys.executable, driver, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-def points(library: Path, arguments: list[str], store: Path, log: Path) -> list[tuple[str, int]]:
-    """Return (system call, how many of it came before and including) of each call that may change the store."""
-    result = run(library, arguments, strace=["-e", f"trace={CALLS}", "-o", str(log)])
-    assert result.returncode == 0, result.stderr
-    seen: Counter[str] = Counter()
-    found = []
-    lines = log.read_text().splitlines()
-    assert len({line.split()[0] for line in lines}) == 1, "the program has threads"
-    for line in lines:
-        match = re.match(r"\d+ +(\w+)\(", line)
-        if not match:
-            continue
-        name = match[1]
-        seen[name] += 1
-        if str(store) in line and not READS.search(line):
-            found.append((name, seen[name]))
-    return found
+def driver(library: Path) -> Path:
+    return library / "store_driver.py"
 
 
 class Scene:
@@ -136,7 +103,7 @@ def scene_and_points(
     for _ in range(2):
         scene.reset()
         before = scene.image()
-        found = points(library, scene.arguments(), scene.store, tmp_path / "log")
+        found = points(driver(library), scene.arguments(), scene.store, tmp_path / "log")
     return scene, found, {before, scene.image()}
 
 
@@ -146,11 +113,7 @@ def test_kill_at_every_call_loses_nothing_and_leaves_nothing(library, tmp_path, 
     assert len(found) >= least
     for name, number in found:
         scene.reset()
-        result = run(
-            library,
-            scene.arguments(),
-            strace=["-e", f"inject={name}:signal=KILL:when={number}", "-o", "/dev/null"],
-        )
+        result = inject(driver(library), scene.arguments(), f"{name}:signal=KILL:when={number}")
         assert result.returncode in {-9, 137}, f"{name} {number} was not killed: {result.stderr}"
         scene.check(images)
 
@@ -163,18 +126,7 @@ def test_an_error_at_every_call_is_one_clear_line(library, tmp_path, what, error
     survived = []
     for name, number in found:
         scene.reset()
-        result = run(
-            library,
-            scene.arguments(),
-            strace=[
-                "-e",
-                f"inject={name}:error={error}:when={number}",
-                "-e",
-                f"trace={name}",
-                "-o",
-                str(log),
-            ],
-        )
+        result = inject(driver(library), scene.arguments(), f"{name}:error={error}:when={number}", log)
         injected = [line for line in log.read_text().splitlines() if "(INJECTED)" in line]
         assert len(injected) == 1, f"{name} {number} was not injected"
         assert str(scene.store) in injected[0], "another call than the one that was counted"
