@@ -33,17 +33,33 @@ def error_text(error: CfsError, *, color: bool = False) -> str:
 
 def problem_text(problem: Problem, *, color: bool = False, label: str = "error") -> str:
     """Return one problem: origin first, so that terminals link it; the source line; details; a hint."""
-    where = f"{problem.origin}: " if problem.origin else ""
+    where = f"{_from_here(str(problem.origin))}: " if problem.origin else ""
     head = _paint(where, _BOLD, color=color) + _paint(f"{label}:", _RED, color=color)
-    lines = [f"{head} {_printable(problem.brief)}"]
+    lines = [f"{head} {_printable(_from_here(problem.brief))}"]
     if problem.origin is not None:
         lines += [_paint(line, _DIM, color=color) for line in _quote(problem.origin)]
-    lines += [f"  {line}".rstrip() for line in _printable(problem.details).splitlines()]
+    lines += [f"  {line}".rstrip() for line in _printable(_from_here(problem.details)).splitlines()]
     if problem.resolution:
         first, *rest = _printable(problem.resolution).splitlines() or [""]
         lines.append(f"  {_paint('hint:', _CYAN, color=color)} {first}")
         lines += [f"        {line}" for line in rest]
     return "\n".join(lines)
+
+
+def _from_here(text: str) -> str:
+    """Return `text` with paths below the working directory as one would type them there.
+
+    A plan has absolute paths, since it is remembered and used from other directories.
+    """
+    try:
+        here = os.getcwd().rstrip("/") + "/"  # noqa: PTH109 (text)
+    except FileNotFoundError:  # the working directory was removed
+        return text
+    if here == "/" or here not in text:
+        return text
+    import re  # noqa: PLC0415 (only for errors)
+
+    return re.sub(rf"(?<![\w/.-]){re.escape(here)}(?=[^\s/])", "", text)
 
 
 def _printable(text: str) -> str:

@@ -67,18 +67,14 @@ def _commands(body: str, offset: int) -> Iterator[Command]:
     ends = [prompt.start() for prompt in prompts[1:]] + [len(body)]
     for prompt, end in zip(prompts, ends, strict=True):
         expected = body[prompt.end() : end]
-        yield Command(
-            prompt.group(2), prompt.group(1) == "#", expected, offset + prompt.end(), offset + end
-        )
+        yield Command(prompt.group(2), prompt.group(1) == "#", expected, offset + prompt.end(), offset + end)
 
 
 def matches(expected: str, actual: str) -> bool:
     """Return whether `actual` is what `expected` describes."""
     pattern = ""
     for line in _SECONDS.sub("0.00 s", expected).splitlines():
-        pattern += (
-            r"(?:.*\n)*?" if line == "…" else ".*?".join(re.escape(p) for p in line.split("…")) + r"\n"
-        )
+        pattern += r"(?:.*\n)*?" if line == "…" else ".*?".join(re.escape(p) for p in line.split("…")) + r"\n"
     return re.fullmatch(pattern, _SECONDS.sub("0.00 s", actual)) is not None
 
 

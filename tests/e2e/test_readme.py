@@ -24,7 +24,9 @@ def assert_written(command: Command, actual: str) -> None:
 def test_the_tour_writes_what_the_readme_shows_and_draws_its_picture(tmp_path):
     session = run_page(README, tmp_path, assert_written)
     drawn = (session.cwd / "plan.svg").read_text()
-    assert drawn == (ROOT / "docs/hello-plan.svg").read_text(), "renew docs/hello-plan.svg by the tour's command"
+    assert drawn == (ROOT / "docs/hello-plan.svg").read_text(), (
+        "renew docs/hello-plan.svg by the tour's command"
+    )
 
 
 def test_the_hello_recipe_has_at_most_forty_lines():
@@ -67,9 +69,12 @@ def _run(command: str, checkout: Path, home: Path, **extra: str) -> subprocess.C
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(("PIP_", "SSL_", "http", "HTTP")) or name in {"XDG_CONFIG_DIRS", "NO_PROXY", "no_proxy"}
+        if name.startswith(("PIP_", "SSL_", "http", "HTTP"))
+        or name in {"XDG_CONFIG_DIRS", "NO_PROXY", "no_proxy"}
     }
-    python = Path(sys.executable).resolve().parent  # the interpreter behind the virtual environment of this test
+    python = (
+        Path(sys.executable).resolve().parent
+    )  # the interpreter behind the virtual environment of this test
     environment = {"PATH": f"{python}:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", **kept, **extra}
     return subprocess.run(
         ["sh", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, check=False
@@ -92,7 +97,9 @@ def test_the_first_command_ends_with_the_tree_and_the_digest_with_and_without_co
     digest = _expected("cfsbuild build hello.toml").splitlines()[-1]
     assert digest in result.stdout.splitlines()
     doctor = _run(".venv/bin/cfsbuild doctor", checkout, home).stdout
-    assert ("image writer                   native" in doctor) is (compiler == "cc" and shutil.which("cc") is not None)
+    assert ("image writer                   native" in doctor) is (
+        compiler == "cc" and shutil.which("cc") is not None
+    )
     (wheel,) = checkout.glob(".venv/lib/python3*/site-packages/cfsbuild")
     assert (wheel / "py.typed").exists()
     assert {path.name for path in (ROOT / "templates").glob("*.j2")} <= {
@@ -107,6 +114,8 @@ def test_the_second_command_runs_the_tests(tmp_path):
     home.mkdir()
     checkout = _checkout(tmp_path / "checkout")
     # A part of the tests is enough: the rest runs around this one.
-    result = _run(_two_commands()[1], checkout, home, PYTEST_ADDOPTS="-k 'test_recipe or test_acl or test_merge'")
+    result = _run(
+        _two_commands()[1], checkout, home, PYTEST_ADDOPTS="-k 'test_recipe_parse or test_acl or test_merge'"
+    )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert re.search(r"\d\d+ passed", result.stdout)
