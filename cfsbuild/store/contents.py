@@ -1,17 +1,23 @@
-"""Which objects an image needs: a list beside the image, so that gc and info need not read the image.
+"""Which objects an image needs, as a list beside it says: so gc and info need not read the image itself.
 
-Format: the 8 bytes `CFSOBJS1`, the BLAKE3 digest of the rest (32 bytes), then the raw digests of the objects,
-ascending, no digest twice.
+Format of the list: the 8 bytes `CFSOBJS1`, the BLAKE3 digest of the rest (32 bytes), then the raw digests of
+the objects, ascending, no digest twice.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from cfsbuild.errors import InputError
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store import documents, layout
+
+if TYPE_CHECKING:
+    from cfsbuild.store.store import Store
 
 MAGIC = b"CFSOBJS1"
 _HEAD = len(MAGIC) + 32
@@ -30,3 +36,46 @@ def decode_contents(data: bytes, algorithm: Algorithm) -> tuple[bytes, ...]:
     if data[: len(MAGIC)] != MAGIC or len(body) % size or blake3(body).digest() != data[len(MAGIC) : _HEAD]:
         raise InputError("list of an image's objects is damaged", reason="damaged")
     return tuple(body[start : start + size] for start in range(0, len(body), size))
+
+
+def image_objects(store: Store, digest: bytes) -> Iterable[bytes]:
+    """Return the digests of the objects that an image of the store needs, each once.
+
+    Raises `InputError` when it is no image, `VerificationError` when it is damaged, `StoreError` when it is
+    not there.
+    """
+    listed = _listed_objects(store, digest)
+    return objects_in(store.read_object(digest), store.algorithm) if listed is None else listed
+
+
+def _listed_objects(store: Store, digest: bytes) -> tuple[bytes, ...] | None:
+    """Return what the list beside an image says; None without one that is whole and of a trusted user."""
+    try:
+        status = os.stat(f"{layout.CONTENTS}/{digest.hex()}", dir_fd=store.fd, follow_symlinks=False)
+    except OSError:
+        return None
+    if status.st_uid not in store.owners:
+        return None
+    data = documents.read_document(store.fd, layout.CONTENTS, digest.hex())
+    try:
+        return None if data is None else decode_contents(data, store.algorithm)
+    except InputError:
+        return None
+
+
+def objects_in(image: bytes, algorithm: Algorithm) -> set[bytes]:
+    """Return the digests of the objects that the image's bytes name. Raises `InputError` when it is no image.
+
+    A file without a digest (an image made without verity) names its object by its path, `xx/rest`.
+    """
+    from cfsbuild.erofs.reader import read_image  # noqa: PLC0415 (only for images of other programs)
+
+    found: set[bytes] = set()
+    for entry in read_image(image).entries():
+        if entry.digest is not None:
+            found.add(entry.digest)
+        elif entry.payload is not None and entry.mode & 0o170000 == 0o100000:
+            digest = layout.parse_digest(os.fsdecode(entry.payload).lstrip("/").replace("/", ""), algorithm)
+            if digest is not None:
+                found.add(digest)
+    return found

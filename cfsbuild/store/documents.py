@@ -10,13 +10,15 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError
-from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.store import contents, layout, results, syscalls, trees
-from cfsbuild.tree.layer import Layer, Tree, decode_layer, document_digest
+from cfsbuild.store import layout, results, syscalls
+from cfsbuild.tree.layer import Layer, Tree, decode_layer, decode_tree, document_digest
+
+Document = TypeVar("Document", Layer, Tree)
 
 _TOUCH_SECONDS = 3600
 """A result that is used gets a new mtime, but not more often than this: gc counts its age from there."""
@@ -45,22 +47,20 @@ def read_document(
 
 def read_layer(store_fd: int, name: str) -> Layer | None:
     """Return the layer `name`; None when it is absent or not what its name says."""
-    data = read_document(store_fd, layout.LAYERS, layout.check_document(name))
-    if data is None or document_digest(data) != name:
-        return None
-    try:
-        return decode_layer(data)
-    except InputError:
-        return None
+    return _read(store_fd, layout.LAYERS, name, decode_layer)
 
 
 def read_tree(store_fd: int, name: str) -> Tree | None:
     """Return the tree `name`; None when it is absent or not what its name says."""
-    data = read_document(store_fd, layout.TREES, layout.check_document(name))
+    return _read(store_fd, layout.TREES, name, decode_tree)
+
+
+def _read(store_fd: int, directory: str, name: str, decode: Callable[[bytes], Document]) -> Document | None:
+    data = read_document(store_fd, directory, layout.check_document(name))
     if data is None or document_digest(data) != name:
         return None
     try:
-        return trees.decode_tree(data)
+        return decode(data)
     except InputError:
         return None
 
@@ -90,22 +90,3 @@ def read_result(
             # A read-only store, or another user's file: gc then counts from when it was written.
             os.utime(name, dir_fd=store_fd, follow_symlinks=False)
     return result
-
-
-def read_contents(store_fd: int, digest: bytes, algorithm: Algorithm) -> tuple[bytes, ...] | None:
-    """Return the objects that the list beside an image names; None when there is no good list."""
-    data = read_document(store_fd, layout.CONTENTS, digest.hex())
-    try:
-        return None if data is None else contents.decode_contents(data, algorithm)
-    except InputError:
-        return None
-
-
-def layer_objects(layer: Layer) -> set[bytes]:
-    """Return the digests of the objects that a layer needs."""
-    return {inode.digest for inode in layer.entries.values() if inode.digest}
-
-
-def tree_objects(tree: Tree) -> set[bytes]:
-    """Return the digests of the objects that a tree needs."""
-    return {inode.digest for inode in tree.entries.values() if inode.digest}

@@ -9,7 +9,6 @@ from cfsbuild.errors import VerificationError
 from cfsbuild.fsverity import kernel
 from cfsbuild.store import layout, locks
 from cfsbuild.store.access import make_rooms
-from cfsbuild.store.faults import StoreErrors
 from cfsbuild.store.store import Store
 from cfsbuild.store.verity import enable_meta, seal
 
@@ -33,10 +32,10 @@ def enable_all(store: Store, *, listener: events.Listener = events.ignore) -> Ve
     """
     store.check_writable()
     damaged = []
-    with StoreErrors("enable fs-verity in", str(store.path)):
+    with store.errors("enable fs-verity in"):
         make_rooms(store.fd)
     with (
-        StoreErrors("enable fs-verity in", str(store.path)),
+        store.errors("enable fs-verity in"),
         locks.collector(store.fd),
         locks.shared(store.fd),
     ):

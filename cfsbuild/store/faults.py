@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
 
 from cfsbuild.errors import StoreError
 
@@ -33,14 +32,8 @@ class StoreErrors:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Raise `StoreError` in place of an `OSError`."""
-        del kind, traceback
         if isinstance(error, OSError):
             raise store_error(self._doing, self._where, error) from error
 

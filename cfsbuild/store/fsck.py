@@ -6,23 +6,20 @@ import contextlib
 from collections.abc import Sequence
 
 from cfsbuild import events
-from cfsbuild.store import documents, locks, repair
+from cfsbuild.store import documents, layout, locks, repair
 from cfsbuild.store.access import make_rooms
-from cfsbuild.store.faults import StoreErrors
 from cfsbuild.store.findings import Finding, FsckReport
 from cfsbuild.store.fsck_documents import check_documents
 from cfsbuild.store.fsck_images import check_images, check_refs
 from cfsbuild.store.fsck_objects import check_objects
 from cfsbuild.store.store import Store
 
-__all__ = ["Finding", "FsckReport", "check_store", "repair_store"]
-
 
 def check_store(store: Store, *, threads: int = 1, listener: events.Listener = events.ignore) -> FsckReport:
     """Check everything in `store`; changes nothing. Raises `StoreError` when it cannot be read at all."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(StoreErrors("check", str(store.path)))
-        if not store.read_only and documents.list_documents(store.fd, "cfsbuild/locks"):
+        stack.enter_context(store.errors("check"))
+        if not store.read_only and documents.list_documents(store.fd, layout.LOCKS):
             # No sweep takes away what is being looked at. A read-only store has no sweep.
             stack.enter_context(locks.shared(store.fd))
         return _check(store, threads=threads, listener=listener)
@@ -41,7 +38,7 @@ def repair_store(
     replacement was verified, if there is one. Raises `StoreError` when the store cannot be written.
     """
     store.check_writable()
-    with StoreErrors("repair", str(store.path)):
+    with store.errors("repair"):
         make_rooms(store.fd)
         with locks.collector(store.fd), locks.shared(store.fd):
             report = _check(store, threads=threads, listener=listener)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cfsbuild.errors import InputError
-from cfsbuild.store import contents, documents, layout, leases, results, staging, trees
+from cfsbuild.store import contents, documents, layout, leases, results, staging
 from cfsbuild.store.findings import Finding, Report
 from cfsbuild.store.store import Store
-from cfsbuild.tree.layer import decode_layer, document_digest
+from cfsbuild.tree.layer import Layer, Tree, decode_layer, decode_tree, document_digest, objects_of
 
 _ROOMS = frozenset(name.partition("/")[2] for name in layout.DIRECTORIES if name.startswith("cfsbuild/"))
 
@@ -20,15 +20,9 @@ def check_documents(store: Store, report: Report) -> int:
     for name in documents.list_documents(store.fd, layout.ROOM):
         if name not in _ROOMS:
             report(Finding(kind="stray", where=f"{layout.ROOM}/{name}", details="not known", damage=False))
-    count = _check_all(
-        store, layout.LAYERS, report, lambda name, data: _check_layer(store, name, data, report)
-    )
-    count += _check_all(
-        store, layout.TREES, report, lambda name, data: _check_tree(store, name, data, report)
-    )
-    count += _check_all(
-        store, layout.NODES, report, lambda name, data: _check_result(store, name, data, report)
-    )
+    count = _check_entries(store, layout.LAYERS, "layer-damaged", decode_layer, report)
+    count += _check_entries(store, layout.TREES, "tree-damaged", decode_tree, report)
+    count += _check_results(store, report)
     count += _check_lists(store, report)
     count += _check_leases(store, report)
     if documents.list_documents(store.fd, layout.STAGING):
@@ -38,9 +32,8 @@ def check_documents(store: Store, report: Report) -> int:
     return count
 
 
-def _check_all(store: Store, directory: str, report: Report, check: Callable[[str, bytes], None]) -> int:
-    """Check each file of a directory of documents with names of 64 hex digits; return their number."""
-    count = 0
+def _documents(store: Store, directory: str, report: Report) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of each file of a directory whose documents are named by 64 hex digits."""
     for name in documents.list_documents(store.fd, directory):
         where = f"{directory}/{name}"
         status = _status(store, where)
@@ -50,13 +43,10 @@ def _check_all(store: Store, directory: str, report: Report, check: Callable[[st
             report(Finding(kind="stray", where=where, details="not a document"))
             continue
         data = documents.read_document(store.fd, directory, name)
-        if data is None:
-            if _status(store, where) is not None:
-                report(Finding(kind="document-unreadable", where=where, details="cannot be read"))
-            continue
-        count += 1
-        check(name, data)
-    return count
+        if data is not None:
+            yield name, data
+        elif _status(store, where) is not None:
+            report(Finding(kind="document-unreadable", where=where, details="cannot be read"))
 
 
 def _status(store: Store, where: str) -> os.stat_result | None:
@@ -67,51 +57,45 @@ def _status(store: Store, where: str) -> os.stat_result | None:
         return None
 
 
-def _check_layer(store: Store, name: str, data: bytes, report: Report) -> None:
-    where = f"{layout.LAYERS}/{name}"
-    if document_digest(data) != name:
-        report(Finding(kind="layer-damaged", where=where, details="its digest is not its name"))
-        return
-    try:
-        layer = decode_layer(data)
-    except InputError as error:
-        report(Finding(kind="layer-damaged", where=where, details=error.brief))
-        return
-    _note_missing(store, where, documents.layer_objects(layer), report)
+def _check_entries(
+    store: Store, directory: str, kind: str, decode: Callable[[bytes], Layer | Tree], report: Report
+) -> int:
+    """Check layers or trees; return their number. `kind` is that of the finding for a damaged one."""
+    count = 0
+    for name, data in _documents(store, directory, report):
+        count += 1
+        where = f"{directory}/{name}"
+        if document_digest(data) != name:
+            report(Finding(kind=kind, where=where, details="its digest is not its name"))
+            continue
+        try:
+            needed = objects_of(decode(data).entries)
+        except InputError as error:
+            report(Finding(kind=kind, where=where, details=error.brief))
+            continue
+        if missing := store.objects.missing(needed):
+            details = f"{len(missing)} of the objects that it names are gone: its node runs again"
+            report(Finding(kind="stale", where=where, details=details, damage=False))
+    return count
 
 
-def _check_tree(store: Store, name: str, data: bytes, report: Report) -> None:
-    where = f"{layout.TREES}/{name}"
-    if document_digest(data) != name:
-        report(Finding(kind="tree-damaged", where=where, details="its digest is not its name"))
-        return
-    try:
-        tree = trees.decode_tree(data)
-    except InputError as error:
-        report(Finding(kind="tree-damaged", where=where, details=error.brief))
-        return
-    _note_missing(store, where, documents.tree_objects(tree), report)
-
-
-def _note_missing(store: Store, where: str, needed: set[bytes], report: Report) -> None:
-    if missing := store.objects.missing(needed):
-        details = f"{len(missing)} of the objects that it names are gone: its node runs again"
-        report(Finding(kind="stale", where=where, details=details, damage=False))
-
-
-def _check_result(store: Store, key: str, data: bytes, report: Report) -> None:
-    where = f"{layout.NODES}/{key}"
-    try:
-        result = results.decode_result(data, key)
-    except InputError as error:
-        report(Finding(kind="result-damaged", where=where, details=error.details or error.brief))
-        return
-    if not layout.is_hex(result.layer, 64):
-        report(Finding(kind="result-damaged", where=where, details="it names no layer"))
-    elif _status(store, f"{layout.LAYERS}/{result.layer}") is None:
-        report(
-            Finding(kind="stale", where=where, details="its layer is gone: its node runs again", damage=False)
-        )
+def _check_results(store: Store, report: Report) -> int:
+    """Check the results of nodes; return their number."""
+    count = 0
+    for key, data in _documents(store, layout.NODES, report):
+        count += 1
+        where = f"{layout.NODES}/{key}"
+        try:
+            result = results.decode_result(data, key)
+        except InputError as error:
+            report(Finding(kind="result-damaged", where=where, details=error.details or error.brief))
+            continue
+        if not layout.is_hex(result.layer, 64):
+            report(Finding(kind="result-damaged", where=where, details="it names no layer"))
+        elif _status(store, f"{layout.LAYERS}/{result.layer}") is None:
+            details = "its layer is gone: its node runs again"
+            report(Finding(kind="stale", where=where, details=details, damage=False))
+    return count
 
 
 def _check_lists(store: Store, report: Report) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from cfsbuild.errors import CfsError, InputError
 from cfsbuild.store import contents, documents, images, layout, syscalls
 from cfsbuild.store.findings import Finding, Report
-from cfsbuild.store.reading import objects_in
 from cfsbuild.store.store import Store
 
 
@@ -23,7 +20,7 @@ def check_images(store: Store, report: Report) -> int:
             report(Finding(kind="stray", where=where, details="its name is no digest"))
             continue
         count += 1
-        target = _read_link(store.fd, where)
+        target = syscalls.read_link(where, dir_fd=store.fd)
         if target != layout.image_target(digest):
             details = "not a link" if target is None else f"points to {target}"
             report(Finding(kind="image-link", where=where, details=details))
@@ -36,18 +33,10 @@ def check_images(store: Store, report: Report) -> int:
     return count
 
 
-def _read_link(directory_fd: int, name: str) -> str | None:
-    """Return a symbolic link's target; None when it is something else."""
-    try:
-        return os.readlink(name, dir_fd=directory_fd)
-    except OSError:
-        return None
-
-
 def _check_image(store: Store, digest: bytes, report: Report) -> None:
     where = f"{layout.IMAGES}/{digest.hex()}"
     try:
-        needed = objects_in(store.read_object(digest), store.algorithm)
+        needed = contents.objects_in(store.read_object(digest), store.algorithm)
     except InputError as error:
         report(Finding(kind="image-invalid", where=where, details=error.brief))
         return

@@ -7,9 +7,8 @@ import stat
 
 from cfsbuild import events
 from cfsbuild.fsverity import digest as fsverity
-from cfsbuild.store import layout, syscalls
+from cfsbuild.store import layout, syscalls, verity
 from cfsbuild.store.findings import Finding, Report
-from cfsbuild.store.objects import measure
 from cfsbuild.store.store import Store
 
 
@@ -86,7 +85,14 @@ def _check_one(store: Store, fd: int, digest: bytes, report: Report) -> int:
         return 0
     except OSError as error:
         details = f"cannot be read: {error.strerror}"
-        report(Finding(kind="object-unreadable", where=_where(digest), details=details, object=digest.hex()))
+        report(
+            Finding(
+                kind="object-unreadable",
+                where=layout.object_path(digest),
+                details=details,
+                object=digest.hex(),
+            )
+        )
         return 0
     _judge(digest, actual, size, report)
     _check_verity(store, fd, digest, report)
@@ -96,7 +102,11 @@ def _check_one(store: Store, fd: int, digest: bytes, report: Report) -> int:
 def _judge(digest: bytes, actual: bytes, size: int, report: Report) -> None:
     if actual != digest:
         details = f"its {size} bytes have the digest {actual.hex()}"
-        report(Finding(kind="object-digest", where=_where(digest), details=details, object=digest.hex()))
+        report(
+            Finding(
+                kind="object-digest", where=layout.object_path(digest), details=details, object=digest.hex()
+            )
+        )
 
 
 def _check_verity(store: Store, shard_fd: int, digest: bytes, report: Report) -> None:
@@ -104,17 +114,17 @@ def _check_verity(store: Store, shard_fd: int, digest: bytes, report: Report) ->
     if not store.requires_verity:
         return
     try:
-        fd = os.open(digest.hex()[2:], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=shard_fd)
+        fd = syscalls.open_file(digest.hex()[2:], dir_fd=shard_fd)
     except FileNotFoundError:
         return
     try:
-        measured = measure(fd)
+        measured = verity.measure(fd)
     finally:
         os.close(fd)
     if measured is None or measured.digest != digest:
         details = "the kernel enforces nothing" if measured is None else "the kernel enforces another digest"
-        report(Finding(kind="object-verity", where=_where(digest), details=details, object=digest.hex()))
-
-
-def _where(digest: bytes) -> str:
-    return f"{layout.OBJECTS}/{layout.object_name(digest)}"
+        report(
+            Finding(
+                kind="object-verity", where=layout.object_path(digest), details=details, object=digest.hex()
+            )
+        )

@@ -16,7 +16,6 @@ import msgspec
 from cfsbuild import events
 from cfsbuild.store import documents, images, layout, leases, locks, staging, syscalls
 from cfsbuild.store.access import make_rooms
-from cfsbuild.store.faults import StoreErrors
 from cfsbuild.store.mark import Marker, Marks
 from cfsbuild.store.objects import trash_batches
 from cfsbuild.store.store import Store
@@ -83,7 +82,7 @@ def collect(  # noqa: PLR0913 (the policy, each part by keyword)
     be written.
     """
     marker = Marker(store, keep_age=keep_age)
-    with StoreErrors("clean up", str(store.path)):
+    with store.errors("clean up"):
         if dry_run:
             return _plan(store, marker)
         store.check_writable()

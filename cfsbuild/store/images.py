@@ -11,6 +11,7 @@ import msgspec
 from cfsbuild.errors import StoreError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import layout, syscalls
+from cfsbuild.store.durability import Durability, sync_directories
 
 
 class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +53,9 @@ def resolve(store_fd: int, name: str, algorithm: Algorithm) -> bytes | None:
     `OSError`.
     """
     layout.check_ref(name)
-    try:
-        target = os.readlink(f"{layout.REFS}/{name}", dir_fd=store_fd)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        # EINVAL: a directory of references, or a stray that fsck reports.
+    target = syscalls.read_link(f"{layout.REFS}/{name}", dir_fd=store_fd)
+    if target is None:
+        # Nothing, a directory of references, or a stray that fsck reports.
         return None
     digest = layout.parse_digest(target.rpartition("/")[2], algorithm)
     if digest is None or target != layout.ref_target(name, digest):
@@ -125,9 +123,5 @@ def remove_ref(store_fd: int, name: str) -> bool:
     parent = name.rpartition("/")[0]
     while parent and syscalls.remove_if_empty(store_fd, f"{layout.REFS}/{parent}"):
         parent = parent.rpartition("/")[0]
-    fd = syscalls.open_directory(layout.REFS, dir_fd=store_fd)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directories(store_fd, {layout.REFS}, Durability.EACH)
     return True

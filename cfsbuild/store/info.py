@@ -9,9 +9,8 @@ import msgspec
 from cfsbuild.errors import CfsError
 from cfsbuild.fsverity import digest as fsverity
 from cfsbuild.store import documents, layout, leases
-from cfsbuild.store.faults import StoreErrors
+from cfsbuild.store.contents import image_objects
 from cfsbuild.store.objects import trash_batches
-from cfsbuild.store.reading import image_objects
 from cfsbuild.store.store import Store
 
 
@@ -57,7 +56,7 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 def store_info(store: Store) -> StoreInfo:
     """Return facts about `store`. Raises `StoreError` when it cannot be read."""
-    with StoreErrors("read", str(store.path)):
+    with store.errors("read"):
         sizes, disk = _sizes(store)
         users, unreadable = _users(store)
         return StoreInfo(

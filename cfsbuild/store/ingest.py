@@ -25,6 +25,7 @@ from cfsbuild.store.faults import store_error
 from cfsbuild.store.gate import Gate
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import StatCache, Values
+from cfsbuild.store.syscalls import open_file
 from cfsbuild.tree import paths
 from cfsbuild.tree.scan import Scan, explain
 
@@ -298,23 +299,18 @@ def _add_files(work: _Work, directory: int, numbers: Sequence[int]) -> list[tupl
 
 
 def _add_file(sink: FileSink, directory: int, name: bytes) -> tuple[bytes, int]:
-    fd = _open(directory, name)
+    fd = open_file(name, dir_fd=directory)
     try:
         return sink.add_fd(fd)
     finally:
         os.close(fd)
 
 
-def _open(directory: int, name: bytes) -> int:
-    """Open a file that the scan found to be a regular one. Raises `OSError`."""
-    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-
-
 def _content(work: _Work, directory: int, number: int) -> bytes:
     """Return a small file's content."""
     name = work.name(number)
     try:
-        fd = _open(directory, name)
+        fd = open_file(name, dir_fd=directory)
         try:
             data = os.read(fd, limits.INLINE_BYTES + 1)
         finally:

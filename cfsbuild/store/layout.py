@@ -62,6 +62,11 @@ def object_name(digest: bytes) -> str:
     return f"{name[:2]}/{name[2:]}"
 
 
+def object_path(digest: bytes) -> str:
+    """Return the name of an object in the store: `objects/xx/rest`."""
+    return f"{OBJECTS}/{object_name(digest)}"
+
+
 def is_hex(text: str, length: int) -> bool:
     """Say whether `text` is exactly `length` lower-case hexadecimal digits."""
     return len(text) == length and _HEX.issuperset(text)
@@ -130,4 +135,4 @@ def ref_target(name: str, digest: bytes) -> str:
 
 def image_target(digest: bytes) -> str:
     """Return what the symbolic link `images/HEX` points to."""
-    return f"../{OBJECTS}/{object_name(digest)}"
+    return f"../{object_path(digest)}"

@@ -13,7 +13,6 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable
-from types import TracebackType
 
 import msgspec
 
@@ -97,13 +96,7 @@ class Lease:
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        del kind, error, traceback
+    def __exit__(self, *_error: object) -> None:
         self.release()
 
 
@@ -121,7 +114,7 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
     try:
         for name in syscalls.names_in(".", dir_fd=parent):
             try:
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+                fd = syscalls.open_file(name, dir_fd=parent)
             except OSError:
                 # Released meanwhile, or another user's and closed to this one.
                 continue

@@ -12,8 +12,9 @@ import time
 
 from cfsbuild.errors import InputError, StoreError, VerificationError
 from cfsbuild.store import documents, images, layout, leases
-from cfsbuild.store.reading import image_objects
+from cfsbuild.store.contents import image_objects
 from cfsbuild.store.store import Store
+from cfsbuild.tree.layer import objects_of
 
 
 class Marks:
@@ -34,8 +35,7 @@ class Marker:
         self._store = store
         self._keep_age = keep_age
         self._of_image: dict[bytes, frozenset[bytes]] = {}
-        self._of_layer: dict[str, frozenset[bytes] | None] = {}
-        self._of_tree: dict[str, frozenset[bytes] | None] = {}
+        self._of_document: dict[tuple[str, str], set[bytes] | None] = {}
 
     def mark(self) -> Marks:
         """Return what is in use now.
@@ -94,7 +94,7 @@ class Marker:
             if not layout.is_hex(key, 64) or not (key in held or self._young(layout.NODES, key)):
                 continue
             result = documents.read_result(store.fd, key, None)
-            needed = self._layer(result.layer) if result is not None else None
+            needed = self._needs(layout.LAYERS, result.layer) if result is not None else None
             if result is None or needed is None:
                 continue
             why = f"result of node {result.node} ({key[:12]})"
@@ -103,28 +103,26 @@ class Marker:
             for digest in needed:
                 marks.objects.setdefault(digest, why)
 
-    def _layer(self, name: str) -> frozenset[bytes] | None:
-        """Return the objects that a layer needs.
+    def _mark_tree(self, marks: Marks, name: str) -> None:
+        needed = self._needs(layout.TREES, name)
+        if needed is None:
+            return
+        why = f"tree {name[:12]}"
+        marks.trees[name] = why
+        for digest in needed:
+            marks.objects.setdefault(digest, why)
+
+    def _needs(self, directory: str, name: str) -> set[bytes] | None:
+        """Return the objects that a layer or tree needs.
 
         None when it, or one of them, is gone: it is of no use then.
         """
-        if name not in self._of_layer:
-            layer = documents.read_layer(self._store.fd, name)
-            needed = None if layer is None else frozenset(documents.layer_objects(layer))
-            self._of_layer[name] = needed
-        needed = self._of_layer[name]
+        if (directory, name) not in self._of_document:
+            read = documents.read_layer if directory == layout.LAYERS else documents.read_tree
+            found = read(self._store.fd, name)
+            self._of_document[directory, name] = None if found is None else objects_of(found.entries)
+        needed = self._of_document[directory, name]
         return None if needed is None or self._store.missing(needed) else needed
-
-    def _mark_tree(self, marks: Marks, name: str) -> None:
-        if name not in self._of_tree:
-            tree = documents.read_tree(self._store.fd, name)
-            self._of_tree[name] = None if tree is None else frozenset(documents.tree_objects(tree))
-        needed = self._of_tree[name]
-        if needed is None or self._store.missing(needed):
-            return
-        marks.trees[name] = f"tree {name[:12]}"
-        for digest in needed:
-            marks.objects.setdefault(digest, f"tree {name[:12]}")
 
     def _young(self, directory: str, name: str) -> bool:
         """Say whether a file was written or used within the keep age.

@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from cfsbuild.errors import StoreError, VerificationError
 from cfsbuild.fsverity import digest as fsverity
-from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.store import layout, syscalls
+from cfsbuild.store import layout, syscalls, verity
 
 _LIST_FROM = 16
 """From this many digests in one shard on, listing the shard is cheaper than asking for each."""
@@ -82,9 +81,9 @@ class Objects:
 
     def matches(self, digest: bytes) -> bool:
         """Hash an object's content, or ask the kernel that enforces it, and compare. Raises `OSError`."""
-        fd = self._open(layout.object_name(digest))
+        fd = syscalls.open_file(layout.object_name(digest), dir_fd=self.fd)
         try:
-            measured = measure(fd)
+            measured = verity.measure(fd)
             if measured is not None and measured.algorithm is self.algorithm:
                 return measured.digest == digest
             return fsverity.digest_fd(fd, self.algorithm)[0] == digest
@@ -100,7 +99,7 @@ class Objects:
                 resolution="run cfsbuild store fsck, or build the image again",
                 reason="missing-object",
             )
-        return self._open(layout.object_name(digest))
+        return syscalls.open_file(layout.object_name(digest), dir_fd=self.fd)
 
     def read(self, digest: bytes) -> bytes:
         """Return an object's content, verified against its name.
@@ -171,9 +170,6 @@ class Objects:
                     if digest is not None:
                         yield digest
 
-    def _open(self, name: str) -> int:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
-
 
 def trash_batches(store_fd: int) -> list[str]:
     """Return the names of gc's trash directories, newest first; none when there is no trash.
@@ -185,14 +181,3 @@ def trash_batches(store_fd: int) -> list[str]:
     except FileNotFoundError:
         return []
     return [name for name in reversed(names) if name.startswith(layout.GC_TRASH)]
-
-
-def measure(fd: int) -> kernel.Measurement | None:
-    """Return what the kernel enforces for a file; None when nothing, for whatever reason.
-
-    Raises `OSError`.
-    """
-    try:
-        return kernel.measure(fd)
-    except kernel.VerityUnsupported:
-        return None

@@ -136,20 +136,13 @@ def _publish_images(store_fd: int, pending: Pending) -> set[str]:
         try:
             os.symlink(target, name, dir_fd=store_fd)
         except FileExistsError:
-            if _readlink(store_fd, name) != target:
+            if syscalls.read_link(name, dir_fd=store_fd) != target:
                 raise StoreError(
                     f"{name} in the store is not the link that it should be",
                     resolution="run cfsbuild store fsck --repair",
                     reason="damaged",
                 ) from None
     return {layout.IMAGES} if pending.images else set()
-
-
-def _readlink(directory_fd: int, name: str) -> str | None:
-    try:
-        return os.readlink(name, dir_fd=directory_fd)
-    except OSError:
-        return None
 
 
 def set_ref(store_fd: int, staging: Staging, name: str, digest: bytes) -> set[str]:

@@ -106,7 +106,7 @@ def _fetch(
             status = store.objects.status(digest)
             if status is not None and not stat.S_ISREG(status.st_mode):
                 # A file cannot be renamed over a directory.
-                quarantine.take(f"{layout.OBJECTS}/{layout.object_name(digest)}")
+                quarantine.take(layout.object_path(digest))
         transaction.commit()
     return fetched
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 
 from cfsbuild.errors import InputError
 from cfsbuild.fsverity import digest as fsverity
@@ -27,19 +26,6 @@ def read(fd: int, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def open_file(directory_fd: int, name: bytes) -> int:
-    """Return a read-only descriptor of a regular file, not through a symbolic link. Raises `InputError`."""
-    shown = os.fsdecode(name)
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
-    except OSError as error:
-        raise InputError(f"cannot open {shown!r}: {error.strerror}", reason="read") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise InputError(f"{shown!r} is not a regular file", reason="read")
-    return fd
 
 
 def copy(fd: int, head: bytes, target: int, algorithm: Algorithm) -> tuple[bytes, int]:

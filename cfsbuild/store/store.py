@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from cfsbuild.errors import StoreError
 from cfsbuild.fsverity.algorithm import Algorithm
@@ -17,7 +16,6 @@ from cfsbuild.store import (
     layout,
     leases,
     locks,
-    place,
     staging,
 )
 from cfsbuild.store.create import create
@@ -28,7 +26,7 @@ from cfsbuild.store.meta import check_algorithm
 from cfsbuild.store.objects import Objects
 from cfsbuild.store.results import NodeResult
 from cfsbuild.store.transaction import Transaction
-from cfsbuild.tree.layer import Layer, Tree
+from cfsbuild.tree.layer import Layer, Tree, objects_of
 
 
 class Store:
@@ -36,8 +34,6 @@ class Store:
 
     Methods raise `StoreError` for what the file system refuses, `UsageError` for names that cannot be.
     """
-
-    default_path = staticmethod(place.default_path)
 
     def __init__(self, path: Path, opened: access.Opened) -> None:
         self.path = path
@@ -101,13 +97,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        del kind, error, traceback
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     @property
@@ -130,6 +120,10 @@ class Store:
         """Return this user's directory for caches about local files; it may not exist yet."""
         return self.path / layout.STATE / str(os.geteuid())
 
+    def errors(self, doing: str) -> StoreErrors:
+        """Return a block in which an `OSError` becomes a `StoreError`, "cannot DOING store PATH"."""
+        return StoreErrors(doing, str(self.path))
+
     def check_writable(self) -> None:
         """Raise `StoreError` when the store can only be read."""
         if self.read_only_reason:
@@ -147,7 +141,7 @@ class Store:
         """
         self.check_writable()
         with contextlib.ExitStack() as stack:
-            with StoreErrors("write to", str(self.path)):
+            with self.errors("write to"):
                 access.make_rooms(self.fd)
                 stack.enter_context(locks.shared(self.fd))
                 staging.remove_leftovers(self.fd)
@@ -157,24 +151,24 @@ class Store:
     def has(self, digest: bytes) -> bool:
         """Say whether an object is in the store. Outside a transaction or lease that may change any time."""
         layout.check_digest(digest, self.algorithm)
-        with self._errors("read"):
+        with self.errors("read"):
             return self.objects.find(digest) is not None
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
         """Return those of `digests` that are not in the store, each once."""
-        with self._errors("read"):
+        with self.errors("read"):
             return self.objects.missing(digests)
 
     def open_object(self, digest: bytes) -> int:
         """Return a read-only descriptor of an object, not verified; the caller closes it."""
         layout.check_digest(digest, self.algorithm)
-        with self._errors("read"):
+        with self.errors("read"):
             return self.objects.open(digest)
 
     def read_object(self, digest: bytes) -> bytes:
         """Return an object's verified content; raises `VerificationError` when it is damaged."""
         layout.check_digest(digest, self.algorithm)
-        with self._errors("read"):
+        with self.errors("read"):
             return self.objects.read(digest)
 
     def layer(self, name: str) -> Layer | None:
@@ -203,8 +197,8 @@ class Store:
         layer = self.layer(result.layer)
         if layer is None:
             return None
-        needed = documents.layer_objects(layer)
-        with self._errors("read"):
+        needed = objects_of(layer.entries)
+        with self.errors("read"):
             if lease is not None:
                 lease.protect(needed, results=(key,))
             return None if self.objects.missing(needed) else result
@@ -212,7 +206,7 @@ class Store:
     def has_image(self, digest: bytes) -> bool:
         """Say whether an image of this digest is listed in the store, and there."""
         layout.check_digest(digest, self.algorithm)
-        with self._errors("read"):
+        with self.errors("read"):
             return images.is_image(self.fd, digest) and self.objects.find(digest) is not None
 
     def image(self, name: str) -> ImageRef | None:
@@ -223,7 +217,7 @@ class Store:
             digest, found_by = self.resolve(name), name
         if digest is None or not self.has_image(digest):
             return None
-        with self._errors("read"):
+        with self.errors("read"):
             status = self.objects.find(digest)
         return None if status is None else ImageRef(digest=digest, size=status.st_size, name=found_by)
 
@@ -243,23 +237,23 @@ class Store:
 
     def images(self) -> list[bytes]:
         """Return the raw digests of all images, ascending."""
-        with self._errors("read"):
+        with self.errors("read"):
             return images.list_images(self.fd, self.algorithm)
 
     def refs(self) -> dict[str, bytes]:
         """Return all references and the raw digests of the images that they stand for."""
-        with self._errors("read"):
+        with self.errors("read"):
             return images.list_refs(self.fd, self.algorithm)
 
     def resolve(self, name: str) -> bytes | None:
         """Return the raw digest that a reference stands for; None when there is none of that name."""
-        with self._errors("read"):
+        with self.errors("read"):
             return images.resolve(self.fd, name, self.algorithm)
 
     def remove_ref(self, name: str) -> bool:
         """Remove a reference, durably; False when there is none. The image stays until gc finds it unused."""
         self.check_writable()
-        with self._errors("write to"):
+        with self.errors("write to"):
             access.make_rooms(self.fd)
             with locks.shared(self.fd):
                 return images.remove_ref(self.fd, name)
@@ -270,7 +264,7 @@ class Store:
         With `ttl` seconds it may outlive this process.
         """
         self.check_writable()
-        with self._errors("write to"):
+        with self.errors("write to"):
             access.make_rooms(self.fd)
             return leases.Lease(self.fd, purpose, ttl=ttl)
 
@@ -279,8 +273,5 @@ class Store:
         self.check_writable()
         if not layout.is_hex(name, 32):
             return False
-        with self._errors("write to"):
+        with self.errors("write to"):
             return leases.release_named(self.fd, name)
-
-    def _errors(self, doing: str) -> StoreErrors:
-        return StoreErrors(doing, str(self.path))

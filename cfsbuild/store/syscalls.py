@@ -54,6 +54,22 @@ def open_directory(name: str | bytes, *, dir_fd: int | None = None) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
 
 
+def open_file(name: str | bytes, *, dir_fd: int) -> int:
+    """Return a read-only descriptor of a file that is not a symbolic link. Raises `OSError`.
+
+    Nothing waits, whatever the file is; it may be a fifo or a device.
+    """
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def read_link(name: str, *, dir_fd: int) -> str | None:
+    """Return a symbolic link's target; None when there is none, or it is something else."""
+    try:
+        return os.readlink(name, dir_fd=dir_fd)
+    except OSError:
+        return None
+
+
 def names_in(name: str, *, dir_fd: int) -> list[str]:
     """Return the names in a directory that is not a symbolic link, sorted. Raises `OSError`."""
     fd = open_directory(name, dir_fd=dir_fd)
@@ -98,7 +114,7 @@ def new_file(dir_fd: int, name: str, *, mode: int = 0o444, sync: bool = False) -
 
 def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
     """Return a regular file's content. Raises `OSError`; EFBIG when it has more than `limit` bytes."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    fd = open_file(name, dir_fd=dir_fd)
     with os.fdopen(fd, "rb") as file:
         # Python makes room for as many bytes as are asked for: never ask for the limit itself.
         if os.fstat(fd).st_size > limit:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cfsbuild.errors import StoreError
@@ -19,14 +17,12 @@ from cfsbuild.fsverity import digest as fsverity
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import contents, layout, publish, sources, verity
 from cfsbuild.store.durability import Durability
-from cfsbuild.store.faults import StoreErrors
 from cfsbuild.store.gate import Gate
 from cfsbuild.store.objects import trash_batches
 from cfsbuild.store.results import NodeResult, encode_result
 from cfsbuild.store.staging import Staging
-from cfsbuild.store.syscalls import new_file, write_file
-from cfsbuild.store.trees import encode_tree
-from cfsbuild.tree.layer import Layer, Tree, document_digest, encode_layer
+from cfsbuild.store.syscalls import new_file, open_file, write_file
+from cfsbuild.tree.layer import Layer, Tree, document_digest, encode_layer, encode_tree
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
@@ -49,12 +45,18 @@ class Transaction:
 
     def __init__(self, store: Store, staging: Staging, durability: Durability) -> None:
         self.algorithm: Algorithm = store.algorithm
+        self.path = store.path
+        self.objects_fd = store.objects.fd
+        """The descriptor of `objects/`, to look for what need not be written again."""
+        self.staging_fd = staging.fd
+        """The descriptor of the staging directory: objects go to `xx/rest` below it, mode 0444."""
         self._store = store
         self._staging = staging
         self.durability = durability
         """With `EACH`, whoever writes to `staging_fd` syncs every file."""
         self._sync = durability is Durability.EACH
-        self._gate = Gate()
+        self.gate = Gate()
+        """What keeps a commit away while objects are written: `with transaction.gate.adding():`."""
         self._lock = threading.Lock()
         self._trusted: set[bytes] = set()
         self._trash = bool(trash_batches(store.fd))
@@ -62,26 +64,6 @@ class Transaction:
         self._replace: set[bytes] = set()
         """Objects that are in the store but wrong: ours take their place."""
         self._images: set[bytes] = set()
-
-    @property
-    def staging_fd(self) -> int:
-        """Return the descriptor of the staging directory: objects go to `xx/rest` below it, mode 0444."""
-        return self._staging.fd
-
-    @property
-    def path(self) -> Path:
-        """Return the store's directory."""
-        return self._store.path
-
-    @property
-    def objects_fd(self) -> int:
-        """Return the descriptor of `objects/`, to look for what need not be written again."""
-        return self._store.objects.fd
-
-    @property
-    def gate(self) -> Gate:
-        """Return what keeps a commit away while objects are written: `with transaction.gate.adding():`."""
-        return self._gate
 
     def add_bytes(self, data: bytes, /) -> bytes:
         """Take `data` in as an object; return its raw digest."""
@@ -98,25 +80,8 @@ class Transaction:
         head = sources.read(fd, _SMALL + 1)
         if len(head) <= _SMALL:
             return self.add_bytes(head), len(head)
-        with self._errors("write to"), self._gate.adding():
+        with self._store.errors("write to"), self.gate.adding():
             return self._add_stream(fd, head)
-
-    def add_files(
-        self, directory_fd: int, names: Sequence[bytes], threads: int = 1
-    ) -> list[tuple[bytes, int]]:
-        """Take in the regular files that `names` gives relative to `directory_fd`.
-
-        Return (digest, size) of each.
-        """
-        del threads
-        result = []
-        for name in names:
-            fd = sources.open_file(directory_fd, name)
-            try:
-                result.append(self.add_fd(fd))
-            finally:
-                os.close(fd)
-        return result
 
     def known(self, digest: bytes, size: int) -> bool:
         """Say whether an object need not be written: it is staged, or it is in the store and may be trusted.
@@ -127,7 +92,7 @@ class Transaction:
         if digest in self._pending.objects or digest in self._trusted:
             return True
         objects = self._store.objects
-        with self._errors("read"):
+        with self._store.errors("read"):
             status = objects.find(digest) if self._trash else objects.status(digest)
             if status is None:
                 return False
@@ -150,9 +115,9 @@ class Transaction:
         """Take responsibility for objects that were written, completely, to `staging_fd` by other means."""
         digests = [layout.check_digest(digest, self.algorithm) for digest in digests]
         if self._store.requires_verity:
-            with self._errors("enable fs-verity in"):
+            with self._store.errors("enable fs-verity in"):
                 for digest in digests:
-                    verity.seal(self._staging.fd, layout.object_name(digest), digest, self.algorithm)
+                    verity.seal(self.staging_fd, layout.object_name(digest), digest, self.algorithm)
         with self._lock:
             self._pending.objects.update(digests)
 
@@ -203,9 +168,9 @@ class Transaction:
         """Return a read-only descriptor of an object of this transaction or of the store."""
         if digest in self._pending.objects:
             name = layout.object_name(digest)
-            with self._errors("read"), self._gate.adding():
+            with self._store.errors("read"), self.gate.adding():
                 if digest in self._pending.objects:
-                    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._staging.fd)
+                    return open_file(name, dir_fd=self.staging_fd)
         return self._store.open_object(digest)
 
     def read_object(self, digest: bytes) -> bytes:
@@ -217,13 +182,11 @@ class Transaction:
 
     def commit(self) -> None:
         """Publish everything that was added since the last commit, durably. The transaction stays open."""
-        with self._errors("write to"), self._gate.committing():
+        with self._store.errors("write to"), self.gate.committing():
             pending, self._pending = self._pending, publish.Pending()
             pending.replace = self._replace & pending.objects
             try:
-                publish.publish(
-                    self._store.fd, self._store.objects.fd, self._staging, pending, self.durability
-                )
+                publish.publish(self._store.fd, self.objects_fd, self._staging, pending, self.durability)
             except BaseException:
                 self._pending = pending
                 raise
@@ -232,61 +195,52 @@ class Transaction:
     def __enter__(self) -> Transaction:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Discard what was not committed."""
-        del error, traceback
-        if not self._gate.close(patience=_PATIENCE):
+        if not self.gate.close(patience=_PATIENCE):
             # A thread still writes there: its directory stays until this process ends and anybody removes it.
             return
         try:
             self._staging.close()
         except OSError as failure:
             # The next transaction of anybody removes it; an error that is on its way says more.
-            if kind is None:
+            if error is None:
                 raise StoreError(
                     f"cannot clean up in store {self._store.path}", details=str(failure)
                 ) from failure
-
-    def _errors(self, doing: str) -> StoreErrors:
-        return StoreErrors(doing, str(self._store.path))
 
     def _add(self, digest: bytes, data: bytes) -> None:
         if not self.known(digest, len(data)):
             self._stage(digest, data)
 
     def _stage(self, digest: bytes, data: bytes) -> None:
-        with self._errors("write to"), self._gate.adding():
+        with self._store.errors("write to"), self.gate.adding():
             self._staging.make_shard(digest.hex()[:2])
             name = layout.object_name(digest)
             try:
-                write_file(self._staging.fd, name, data, sync=self._sync)
+                write_file(self.staging_fd, name, data, sync=self._sync)
             except FileExistsError:
                 # Another thread is writing the same object, or failed to: only complete files are published.
                 other = self._staging.new_name()
-                write_file(self._staging.fd, other, data, sync=self._sync)
-                os.rename(other, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
+                write_file(self.staging_fd, other, data, sync=self._sync)
+                os.rename(other, name, src_dir_fd=self.staging_fd, dst_dir_fd=self.staging_fd)
             self.adopt((digest,))
 
     def _add_stream(self, fd: int, head: bytes) -> tuple[bytes, int]:
         temporary = self._staging.new_name()
         try:
-            with new_file(self._staging.fd, temporary, sync=self._sync) as target:
+            with new_file(self.staging_fd, temporary, sync=self._sync) as target:
                 digest, size = sources.copy(fd, head, target, self.algorithm)
             if not self.known(digest, size):
                 self._staging.make_shard(digest.hex()[:2])
                 name = layout.object_name(digest)
-                os.rename(temporary, name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.fd)
+                os.rename(temporary, name, src_dir_fd=self.staging_fd, dst_dir_fd=self.staging_fd)
                 self.adopt((digest,))
                 return digest, size
         except BaseException:
-            sources.discard(self._staging.fd, temporary)
+            sources.discard(self.staging_fd, temporary)
             raise
-        os.unlink(temporary, dir_fd=self._staging.fd)
+        os.unlink(temporary, dir_fd=self.staging_fd)
         return digest, size
 
     def _put_document(self, directory: str, data: bytes) -> str:
@@ -296,7 +250,7 @@ class Transaction:
 
     def _stage_file(self, directory: str, name: str, data: bytes) -> None:
         staged = self._staging.new_name()
-        with self._errors("write to"), self._gate.adding():
-            write_file(self._staging.fd, staged, data, sync=self._sync)
+        with self._store.errors("write to"), self.gate.adding():
+            write_file(self.staging_fd, staged, data, sync=self._sync)
             with self._lock:
                 self._pending.documents[(directory, name)] = staged

@@ -8,6 +8,7 @@ from cfsbuild.errors import VerificationError
 from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import layout
+from cfsbuild.store.syscalls import open_file
 
 
 def seal(directory_fd: int, name: str, digest: bytes, algorithm: Algorithm) -> None:
@@ -15,7 +16,7 @@ def seal(directory_fd: int, name: str, digest: bytes, algorithm: Algorithm) -> N
 
     Raises `VerityUnsupported`, `OSError`, or `VerificationError` when the kernel's digest differs.
     """
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    fd = open_file(name, dir_fd=directory_fd)
     try:
         _enable(fd, algorithm)
         measured = kernel.measure(fd)
@@ -47,7 +48,7 @@ def enable_meta(store_fd: int, algorithm: Algorithm) -> str:
 
     Returns "" or, when there is no fs-verity to be had, why not. Raises `OSError`.
     """
-    fd = os.open(layout.META, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store_fd)
+    fd = open_file(layout.META, dir_fd=store_fd)
     try:
         _enable(fd, algorithm)
     except kernel.VerityUnsupported as error:
@@ -59,7 +60,7 @@ def enable_meta(store_fd: int, algorithm: Algorithm) -> str:
 
 def promised(store_fd: int) -> tuple[bool, str]:
     """Say whether `meta.json` has fs-verity, and when not, why not. Raises `OSError`."""
-    fd = os.open(layout.META, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store_fd)
+    fd = open_file(layout.META, dir_fd=store_fd)
     try:
         if kernel.measure(fd) is not None:
             return True, ""
@@ -68,3 +69,14 @@ def promised(store_fd: int) -> tuple[bool, str]:
     finally:
         os.close(fd)
     return False, "it was not enabled (cfsbuild store enable-verity does so)"
+
+
+def measure(fd: int) -> kernel.Measurement | None:
+    """Return what the kernel enforces for a file; None when nothing, for whatever reason.
+
+    Raises `OSError`.
+    """
+    try:
+        return kernel.measure(fd)
+    except kernel.VerityUnsupported:
+        return None

@@ -109,18 +109,6 @@ def test_what_cannot_be_read_is_the_inputs_fault(store, tmp_path):
     os.close(fd)
 
 
-def test_files_are_taken_in_by_name_but_not_through_links(store, tmp_path):
-    (tmp_path / "a").write_bytes(b"a" * 100)
-    (tmp_path / "link").symlink_to("a")
-    fd = os.open(tmp_path, os.O_RDONLY)
-    with store.transaction() as transaction:
-        assert transaction.add_files(fd, [b"a"], threads=2) == [(small_file_digest(b"a" * 100), 100)]
-        for name in (b"link", b"missing", b"store"):
-            with pytest.raises(InputError):
-                transaction.add_files(fd, [name])
-    os.close(fd)
-
-
 def test_nothing_is_seen_before_the_commit_and_all_of_it_after(store):
     with store.transaction() as transaction:
         digest = transaction.add_bytes(b"d" * 100)
