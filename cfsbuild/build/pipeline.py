@@ -157,13 +157,14 @@ def check_conflicts(plans: Sequence[Plan], request: Request, *, jobs: int) -> No
 
 
 def open_store(request: Request, plans: Sequence[Plan]) -> Store:
-    """Open the store of `request`, or make one for the plans' digest algorithm if there is nothing."""
+    """Open the store of `request`; make it for the plans' digest algorithm, or finish it, if need be."""
     from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
     from cfsbuild.store.store import Store  # noqa: PLC0415
 
     path = Path(request.store)
-    if not path.exists() or not any(path.iterdir()):
-        return Store.init(path, Algorithm(plans[0].recipe.algorithm), shared=request.shared_store)
+    if not (path / "meta.json").exists():
+        # Nothing is there, or what somebody left who was killed while making a store.
+        Store.init(path, Algorithm(plans[0].recipe.algorithm), shared=request.shared_store).close()
     return Store.open(path, trusted_uids=request.trusted_uids, shared=request.shared_store)
 
 

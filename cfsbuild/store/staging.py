@@ -19,7 +19,11 @@ class Staging:
 
     def __init__(self, store_fd: int) -> None:
         self._parent = syscalls.open_directory(layout.STAGING, dir_fd=store_fd)
-        self.name, self.fd = _create(self._parent)
+        try:
+            self.name, self.fd = _create(self._parent)
+        except BaseException:
+            os.close(self._parent)
+            raise
         self._lock = threading.Lock()
         self._count = 0
         self._shards: set[str] = set()
@@ -60,12 +64,29 @@ def _create(parent: int) -> tuple[str, int]:
         name = f"{os.getpid()}-{os.urandom(8).hex()}"
         os.mkdir(name, 0o700, dir_fd=parent)
         try:
-            fd = syscalls.open_directory(name, dir_fd=parent)
-        except FileNotFoundError:
-            continue
-        if locks.try_flock(fd, exclusive=True) and os.fstat(fd).st_nlink > 0:
+            fd = _hold(name, parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=parent)
+            raise
+        if fd >= 0:
             return name, fd
+
+
+def _hold(name: str, parent: int) -> int:
+    """Return a locked descriptor of a new staging directory; -1 when somebody has removed it already."""
+    try:
+        fd = syscalls.open_directory(name, dir_fd=parent)
+    except FileNotFoundError:
+        return -1
+    try:
+        if locks.try_flock(fd, exclusive=True) and os.fstat(fd).st_nlink > 0:
+            return fd
+    except BaseException:
         os.close(fd)
+        raise
+    os.close(fd)
+    return -1
 
 
 def leftovers(store_fd: int) -> list[str]:
