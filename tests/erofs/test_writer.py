@@ -142,6 +142,7 @@ def entry(path, mode=0o100644, **fields):
 
 ROOT = entry(b"/", 0o40755)
 REFUSED = {
+    "a hard link to a whiteout that the format adds": [ROOT, entry(b"/link", hardlink=b"/a6")],
     "nothing": [],
     "no root": [entry(b"/a")],
     "root is a file": [entry(b"/")],
@@ -231,6 +232,7 @@ def test_both_emitters_write_the_same_bytes(seed, formats, algorithm):
     dump = random_dump(seed, digest_size=algorithm.digest_size)
     options = {"format": formats[0], "max_format": formats[1], "algorithm": algorithm}
     assert write_image(dump, **options) == write_image(dump, **options, native=False)
+
 
 
 @needs_native

@@ -73,7 +73,7 @@ struct node {
     uint32_t mtime_nsec, nlink, uid, gid, rdev, data_size, ino, nblocks, tail, xattr_area;
     uint16_t mode, n_xattrs, xattrs_capacity;
     uint8_t name_size;
-    bool is_link, is_external, is_compact, is_whiteout, visiting;
+    bool is_link, is_external, is_compact, is_whiteout, is_stub, visiting;
 };
 
 struct xattr_name {

@@ -375,7 +375,7 @@ static int find_target(struct emit *e, struct node *link)
     struct bytes name = EMPTY;
     struct node *parent = parent_of(e, (struct bytes){link->data, link->data_size}, &name);
     struct node *target = parent == NULL || !is_name(name) ? NULL : find_child(parent->directory, name);
-    if (target == NULL || target->directory != NULL)
+    if (target == NULL || target->directory != NULL || target->is_stub)
         return emit_fail_node(e, "is a hard link to what is missing or a directory", link);
     link->target = target;
     return 0;
@@ -473,6 +473,7 @@ static int add_stubs(struct emit *e)
         if (stub == NULL || (stub->name = emit_copy(e, name, 2)) == NULL)
             return -1;
         stub->name_size = 2;
+        stub->is_stub = true;
         stub->mode = S_IFCHR | 0644;
         stub->nlink = 1;
         stub->uid = root->uid;
