@@ -15,7 +15,7 @@ from cfsbuild.deploy import syscalls
 from cfsbuild.deploy.loop import loop_device
 from cfsbuild.deploy.sequence import FilesystemMount, erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec
-from cfsbuild.erofs.constants import FLAG_HAS_ACL, HEADER_MAGIC, HEADER_VERSION
+from cfsbuild.erofs.format import COMPOSEFS_HEADER_VERSION, COMPOSEFS_MAGIC, FLAG_HAS_ACL
 from cfsbuild.errors import InputError, StoreError, VerificationError
 from cfsbuild.fsverity import kernel
 
@@ -127,9 +127,9 @@ def _read_header(fd: int, name: str) -> bool:
     header = os.pread(fd, 32, 0)
     magic = int.from_bytes(header[0:4], "little")
     version = int.from_bytes(header[4:8], "little")
-    if len(header) < 32 or magic != HEADER_MAGIC:
+    if len(header) < 32 or magic != COMPOSEFS_MAGIC:
         raise InputError(f"{name} is not a composefs image", reason="magic")
-    if version != HEADER_VERSION:
+    if version != COMPOSEFS_HEADER_VERSION:
         raise InputError(f"{name} has composefs header version {version}, only 1 is known", reason="version")
     return bool(int.from_bytes(header[8:12], "little") & FLAG_HAS_ACL)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 
 
 class Extents:
@@ -15,8 +16,8 @@ class Extents:
     __slots__ = ("_claims", "_free")
 
     def __init__(self, size: int) -> None:
-        self._free = size - constants.INODES_OFFSET
-        self._claims = [constants.INODES_OFFSET]
+        self._free = size - fmt.INODES_OFFSET
+        self._claims = [fmt.INODES_OFFSET]
 
     def claim(self, start: int, end: int) -> None:
         """Take the bytes from `start` to `end`, which must lie inside the image."""

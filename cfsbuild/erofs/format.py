@@ -1,6 +1,7 @@
 """Constants and codecs of the composefs image format (EROFS with a composefs header), versions 0 and 1.
 
-All integers are little-endian. Sizes and offsets are in bytes unless said otherwise.
+All integers are little-endian. Sizes and offsets are in bytes unless said otherwise. `docs/formats/image.md`
+describes the layout; `native/emit.h` has what the native emitter needs of this.
 """
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ from __future__ import annotations
 import stat
 import struct
 
+from cfsbuild.fsverity.algorithm import Algorithm
+
+FORMATS = (0, 1)
+"""The versions that are written."""
+FORMAT_LEGACY = 2
+"""The layout of composefs-rs before 2026-06: read, never written."""
+
 BLOCK = 4096
+BLOCK_BITS = 12
 SLOT = 32
 """Inodes start at multiples of this; an inode's nid is its offset divided by it."""
 
@@ -60,6 +69,7 @@ FILE_TYPES = {
 
 CHUNK_BITS_MIN = 12
 CHUNK_BITS_MAX = 43
+CHUNK_BITS_MASK = 31
 CHUNKS_MAX = 1024
 NULL_CHUNK = b"\xff\xff\xff\xff"
 
@@ -70,13 +80,32 @@ XATTR_PREFIXES = (
     (b"trusted.", 4),
     (b"security.", 6),
 )
-"""First match wins; "lustre." has an index (5) in EROFS that composefs does not use."""
+"""First match wins; "lustre." has an index (5) in EROFS that only `FORMAT_LEGACY` uses."""
 
 ACL_NAMES = frozenset((b"system.posix_acl_access", b"system.posix_acl_default"))
 SHARED_MAX = 128
 """Most xattrs of one inode that are stored by reference."""
 
 FILTER_SEED = 0x25BBE08F
+
+# What overlayfs reads of an image.
+OVERLAY_PREFIX = b"trusted.overlay."
+OVERLAY_ESCAPE = b"overlay."
+"""Inserted once more after `OVERLAY_PREFIX` when an input's xattr has that prefix."""
+METACOPY = b"trusted.overlay.metacopy"
+REDIRECT = b"trusted.overlay.redirect"
+OPAQUE = b"trusted.overlay.opaque"
+USER_OPAQUE = b"user.overlay.opaque"
+USER_WHITEOUT = b"user.overlay.whiteout"
+USER_WHITEOUTS = b"user.overlay.whiteouts"
+
+ROOT_WHITEOUTS = tuple(b"%02x" % number for number in range(256))
+"""Names in the root that hide the object directories of a lower layer that is not data-only."""
+
+
+def metacopy_header(algorithm: Algorithm) -> bytes:
+    """Return what precedes the digest in a metacopy xattr: version, length of it all, flags, algorithm."""
+    return bytes((0, 4 + algorithm.digest_size, 0, algorithm.kernel_id))
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -56,7 +56,7 @@ def _superblock(layout: Layout) -> bytes:
         fmt.EROFS_MAGIC,
         0,
         fmt.FEATURE_COMPAT,
-        fmt.BLOCK.bit_length() - 1,
+        fmt.BLOCK_BITS,
         0,
         layout.nodes[0].nid,
         len(layout.nodes),

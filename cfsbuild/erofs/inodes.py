@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable
 
 from cfsbuild import limits
-from cfsbuild.erofs.format import ACL_NAMES, FLAG_HAS_ACL
+from cfsbuild.erofs import format as fmt
 from cfsbuild.errors import InputError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
@@ -19,11 +19,10 @@ from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.dumpfields import leads_out
 
 IFMT = 0o170000
-OVERLAY = b"trusted.overlay."
-ESCAPED = b"trusted.overlay.overlay."
-WHITEOUT = {ESCAPED + b"whiteout": b"", b"user.overlay.whiteout": b""}
-HAS_WHITEOUTS = {ESCAPED + b"whiteouts": b"", b"user.overlay.whiteouts": b""}
-OPAQUE = {ESCAPED + b"opaque": b"x", b"user.overlay.opaque": b"x"}
+ESCAPED = fmt.OVERLAY_PREFIX + fmt.OVERLAY_ESCAPE
+WHITEOUT = {ESCAPED + b"whiteout": b"", fmt.USER_WHITEOUT: b""}
+HAS_WHITEOUTS = {ESCAPED + b"whiteouts": b"", fmt.USER_WHITEOUTS: b""}
+OPAQUE = {ESCAPED + b"opaque": b"x", fmt.USER_OPAQUE: b"x"}
 
 
 class Node:
@@ -74,7 +73,7 @@ class Node:
 
 
 def _metacopy(digest: bytes | None, algorithm: Algorithm) -> bytes:
-    """Return the value of overlay's metacopy xattr: version 0, length, flags, hash algorithm, digest."""
+    """Return the value of overlay's metacopy xattr; empty without a digest."""
     if digest is None:
         return b""
     if len(digest) != algorithm.digest_size:
@@ -82,7 +81,7 @@ def _metacopy(digest: bytes | None, algorithm: Algorithm) -> bytes:
             f"digest of {len(digest)} bytes in an image of {algorithm.value} digests, "
             f"which have {algorithm.digest_size}"
         )
-    return bytes((0, 4 + len(digest), 0, algorithm.kernel_id)) + digest
+    return fmt.metacopy_header(algorithm) + digest
 
 
 def _escaped(entry: DumpEntry) -> dict[bytes, bytes]:
@@ -92,7 +91,7 @@ def _escaped(entry: DumpEntry) -> dict[bytes, bytes]:
         raise InputError(f"{paths.show(entry.path)} has {total} bytes of xattrs")
     result: dict[bytes, bytes] = {}
     for name, value in entry.xattrs:
-        stored = ESCAPED + name[len(OVERLAY) :] if name.startswith(OVERLAY) else name
+        stored = ESCAPED + name[len(fmt.OVERLAY_PREFIX) :] if name.startswith(fmt.OVERLAY_PREFIX) else name
         if not 1 <= len(stored) <= limits.XATTR_NAME_BYTES or b"\0" in stored:
             raise InputError(
                 f"{paths.show(entry.path)}: xattr name {paths.show(name)!r} is too long or malformed"
@@ -143,13 +142,13 @@ def _set_data(node: Node, entry: DumpEntry, algorithm: Algorithm) -> None:
         return
     if node.size > limits.FILE_BYTES:
         raise InputError(f"{paths.show(entry.path)}: {node.size} bytes are more than an image can describe")
-    node.xattrs[OVERLAY + b"metacopy"] = _metacopy(entry.digest, algorithm)
+    node.xattrs[fmt.METACOPY] = _metacopy(entry.digest, algorithm)
     if entry.payload:
         if leads_out(entry.payload):
             raise InputError(f"{paths.show(entry.path)}: backing path leads out of the object directory")
         if len(entry.payload) > limits.PATH_BYTES:
             raise InputError(f"{paths.show(entry.path)}: backing path is {len(entry.payload)} bytes long")
-        node.xattrs[OVERLAY + b"redirect"] = b"/" + entry.payload
+        node.xattrs[fmt.REDIRECT] = b"/" + entry.payload
 
 
 class _Assembly:
@@ -198,8 +197,8 @@ class _Assembly:
 
     def _node(self, entry: DumpEntry) -> Node:
         node = _node(entry, self.algorithm)
-        if node.xattrs and not self.flags and not ACL_NAMES.isdisjoint(node.xattrs):
-            self.flags = FLAG_HAS_ACL
+        if node.xattrs and not self.flags and not fmt.ACL_NAMES.isdisjoint(node.xattrs):
+            self.flags = fmt.FLAG_HAS_ACL
         return node
 
     def finish(self) -> Node:
@@ -252,7 +251,7 @@ def assemble(
         version = 1
     for above, node in assembly.whiteouts:
         _escape_whiteout(above, node, version)
-    root.xattrs[OVERLAY + b"opaque"] = b"y"
+    root.xattrs[fmt.OPAQUE] = b"y"
     _add_stubs(root)
     return root, version, assembly.flags
 
@@ -273,8 +272,7 @@ def _add_stubs(root: Node) -> None:
     if children is None:
         return
     label = root.xattrs.get(b"security.selinux")
-    for number in range(256):
-        name = b"%02x" % number
+    for name in fmt.ROOT_WHITEOUTS:
         if name in children or name in root.aliases:
             continue
         stub = Node(stat.S_IFCHR | 0o644, owner=(root.uid, root.gid), mtime=root.mtime, nlink=1, size=0)

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from cfsbuild import limits
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.extents import Extents
 from cfsbuild.erofs.reader_directories import Child, read_children
 from cfsbuild.erofs.reader_entries import (
@@ -119,7 +120,7 @@ class _Walk:
     def __init__(self, data: bytes, superblock: Superblock, top_level: frozenset[bytes]) -> None:
         self._data = data
         self._superblock = superblock
-        self._legacy = superblock.format == constants.FORMAT_LEGACY
+        self._legacy = superblock.format == fmt.FORMAT_LEGACY
         self._top_level = top_level
         self._extents = Extents(len(data))
         self._inodes = InodeReader(data, superblock, self._extents)
@@ -187,7 +188,7 @@ class _Walk:
     def _read(self, nid: int, dirent_type: int) -> ImageInode:
         """Return an inode that was not met before."""
         inode = self._peeked.pop(nid) if nid in self._peeked else self._inodes.read(nid)
-        if constants.FILE_TYPES[stat.S_IFMT(inode.mode)] != dirent_type:
+        if fmt.FILE_TYPES[stat.S_IFMT(inode.mode)] != dirent_type:
             raise damage.damaged(damage.TYPE, "a directory entry has another file type than its inode")
         return inode
 
@@ -201,7 +202,7 @@ class _Walk:
         ):
             return children, False
         for _, child_nid, dirent_type in children:
-            if dirent_type == constants.FILE_TYPES[stat.S_IFREG] and child_nid not in self._first_names:
+            if dirent_type == fmt.FILE_TYPES[stat.S_IFREG] and child_nid not in self._first_names:
                 self._peeked[child_nid] = self._peeked.get(child_nid) or self._inodes.read(child_nid)
         return children, any(
             is_whiteout(self._peeked[child_nid]) for _, child_nid, _ in children if child_nid in self._peeked
@@ -231,7 +232,7 @@ class _Walk:
         """Say whether a child of the root is one of the 256 whiteouts that the format adds."""
         if self._legacy or len(name) != 2 or inode.rdev or not stat.S_ISCHR(inode.mode):
             return False
-        generated = name in constants.ROOT_WHITEOUTS
+        generated = name in fmt.ROOT_WHITEOUTS
         self._generated += generated
         return generated
 
@@ -266,7 +267,7 @@ class _Walk:
             entry = msgspec.structs.replace(self._entry(path, nid, inode), hardlink=self._first_names[nid])
             self._linked[nid] = entry
         type_mode = stat.S_IFREG if nid in self._whiteouts else stat.S_IFMT(entry.mode)
-        if constants.FILE_TYPES[type_mode] != dirent_type:
+        if fmt.FILE_TYPES[type_mode] != dirent_type:
             raise damage.damaged(damage.TYPE, "a directory entry has another file type than its inode")
         return msgspec.structs.replace(entry, path=path)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import stat
 
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.reader_inodes import ImageInode
+from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.inode import Xattrs
 
-_UNESCAPED_WHITEOUT = constants.OVERLAY_PREFIX + b"whiteout"
-_UNESCAPED_WHITEOUTS = constants.OVERLAY_PREFIX + b"whiteouts"
-_WHITEOUT_MARKERS = {(_UNESCAPED_WHITEOUT, b""), (constants.USER_WHITEOUT, b"")}
-_PARENT_MARKERS = {(_UNESCAPED_WHITEOUTS, b""), (constants.USER_WHITEOUTS, b"")}
-_OPAQUE_MARKERS = {(constants.OPAQUE, b"x"), (constants.USER_OPAQUE, b"x")}
-_HEADERS = {36: constants.METACOPY_SHA256_HEADER, 68: constants.METACOPY_SHA512_HEADER}
+_UNESCAPED_WHITEOUT = fmt.OVERLAY_PREFIX + b"whiteout"
+_UNESCAPED_WHITEOUTS = fmt.OVERLAY_PREFIX + b"whiteouts"
+_WHITEOUT_MARKERS = {(_UNESCAPED_WHITEOUT, b""), (fmt.USER_WHITEOUT, b"")}
+_PARENT_MARKERS = {(_UNESCAPED_WHITEOUTS, b""), (fmt.USER_WHITEOUTS, b"")}
+_OPAQUE_MARKERS = {(fmt.OPAQUE, b"x"), (fmt.USER_OPAQUE, b"x")}
+_HEADERS = {4 + algorithm.digest_size: fmt.metacopy_header(algorithm) for algorithm in Algorithm}
 
 
 def is_whiteout(inode: ImageInode) -> bool:

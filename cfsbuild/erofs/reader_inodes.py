@@ -7,12 +7,13 @@ import stat
 import msgspec
 
 from cfsbuild import limits
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.extents import Extents
 from cfsbuild.erofs.reader_xattrs import NO_XATTRS, InodeXattrs, XattrReader
 from cfsbuild.erofs.superblock import Superblock
 
-BLOCK = constants.BLOCK_SIZE
+BLOCK = fmt.BLOCK
 
 
 class ImageInode(msgspec.Struct, frozen=True, gc=False):
@@ -50,39 +51,37 @@ class InodeReader:
         self._xattrs = XattrReader(
             data,
             shared_offset=superblock.xattr_offset,
-            legacy=superblock.format == constants.FORMAT_LEGACY,
+            legacy=superblock.format == fmt.FORMAT_LEGACY,
             extents=extents,
         )
 
     def read(self, nid: int) -> ImageInode:
         """Return the inode with number `nid`; raises `InputError`."""
         data = self._data
-        start = nid * constants.SLOT_SIZE
-        if not constants.INODES_OFFSET <= start <= len(data) - constants.COMPACT_SIZE:
+        start = nid * fmt.SLOT
+        if not fmt.INODES_OFFSET <= start <= len(data) - fmt.INODE_COMPACT.size:
             raise damage.damaged(damage.BOUNDS, f"inode {nid} lies outside of the image")
-        end = start + (constants.EXTENDED_SIZE if data[start] & 1 else constants.COMPACT_SIZE)
+        end = start + (fmt.INODE_EXTENDED.size if data[start] & 1 else fmt.INODE_COMPACT.size)
         if end > len(data):
             raise damage.damaged(damage.BOUNDS, f"inode {nid} ends outside of the image")
         if data[start] & 1:
-            (form, icount, mode, _, size, union, _, uid, gid, sec, nsec, nlink) = (
-                constants.EXTENDED.unpack_from(data, start)
+            (form, icount, mode, size, union, _, uid, gid, sec, nsec, nlink) = fmt.INODE_EXTENDED.unpack_from(
+                data, start
             )
             if nsec >= 10**9:
                 raise damage.damaged(damage.BOUNDS, f"inode {nid} has {nsec} nanoseconds")
         else:
-            form, icount, mode, nlink, size, _, union, _, uid, gid = constants.COMPACT.unpack_from(
-                data, start
-            )
+            form, icount, mode, nlink, size, union, _, uid, gid = fmt.INODE_COMPACT.unpack_from(data, start)
             sec, nsec = self._build_sec, self._build_nsec
         xattrs = NO_XATTRS
         if icount:
             xattr_start = end
-            end += constants.XATTR_HEADER_SIZE + 4 * (icount - 1)
+            end += fmt.XATTR_HEADER.size + 4 * (icount - 1)
             if end > len(data):
                 raise damage.damaged(damage.BOUNDS, f"the attributes of inode {nid} end outside of the image")
             xattrs = self._xattrs.read(xattr_start, end)
         layout = form >> 1
-        if layout == constants.LAYOUT_CHUNK_BASED:
+        if layout == fmt.LAYOUT_CHUNKED:
             self._claim_external(start, end, mode, size, union)
             return ImageInode(mode, nlink, size, uid, gid, 0, sec, nsec, xattrs, external=True)
         _check_type(mode, size, layout)
@@ -90,18 +89,16 @@ class InodeReader:
             self._extents.claim(start, end)
             rdev = union if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 0
             return ImageInode(mode, nlink, size, uid, gid, rdev, sec, nsec, xattrs)
-        blocks, tail = self._claim_data(
-            start, end, size, union, inline=layout == constants.LAYOUT_FLAT_INLINE
-        )
+        blocks, tail = self._claim_data(start, end, size, union, inline=layout == fmt.LAYOUT_INLINE)
         return ImageInode(mode, nlink, size, uid, gid, 0, sec, nsec, xattrs, False, blocks, tail)
 
     def _claim_external(self, start: int, end: int, mode: int, size: int, union: int) -> None:
         """Check and claim a regular file whose bytes are elsewhere: its chunk table holds no address."""
         chunk_format = union & 0xFFFF
-        count = 1 + ((size - 1) >> (constants.CHUNK_BITS_MIN + (chunk_format & constants.CHUNK_BITS_MASK)))
-        if not stat.S_ISREG(mode) or chunk_format > constants.CHUNK_BITS_MASK:
+        count = 1 + ((size - 1) >> (fmt.CHUNK_BITS_MIN + (chunk_format & fmt.CHUNK_BITS_MASK)))
+        if not stat.S_ISREG(mode) or chunk_format > fmt.CHUNK_BITS_MASK:
             raise damage.damaged(damage.TYPE, "chunks on something that is not a file, or in an unknown form")
-        if not 1 <= count <= constants.CHUNKS_MAX:
+        if not 1 <= count <= fmt.CHUNKS_MAX:
             raise damage.damaged(damage.SIZE, f"a file of {size} bytes has {count} chunks")
         table_end = end + 4 * count
         if end // BLOCK != (table_end - 1) // BLOCK:
@@ -110,7 +107,7 @@ class InodeReader:
             if start % BLOCK or table_end - start <= BLOCK - BLOCK // 64:
                 raise damage.damaged(damage.BOUNDS, "a chunk table crosses a block boundary")
             table_end = end
-        elif self._data[end:table_end] != constants.CHUNK_NULL * count:
+        elif self._data[end:table_end] != fmt.NULL_CHUNK * count:
             raise damage.damaged(damage.TYPE, "a file's chunk table is cut off or points into the image")
         self._extents.claim(start, table_end)
 
@@ -137,12 +134,12 @@ class InodeReader:
 def _check_type(mode: int, size: int, layout: int) -> None:
     """Raise `InputError` unless file type, size and layout of an inode with data of its own fit together."""
     kind = stat.S_IFMT(mode)
-    if kind not in constants.FILE_TYPES:
+    if kind not in fmt.FILE_TYPES:
         raise damage.damaged(damage.TYPE, f"mode {mode:o} has no file type")
-    if layout not in {constants.LAYOUT_FLAT_PLAIN, constants.LAYOUT_FLAT_INLINE}:
+    if layout not in {fmt.LAYOUT_PLAIN, fmt.LAYOUT_INLINE}:
         raise damage.damaged(damage.TYPE, f"data layout {layout} is unknown")
     if not size:
-        if kind in {stat.S_IFDIR, stat.S_IFLNK} or layout != constants.LAYOUT_FLAT_PLAIN:
+        if kind in {stat.S_IFDIR, stat.S_IFLNK} or layout != fmt.LAYOUT_PLAIN:
             raise damage.damaged(damage.SIZE, "a directory or symbolic link is empty, or nothing is inline")
     elif kind == stat.S_IFREG:
         if size > limits.INLINE_BYTES_MAX:

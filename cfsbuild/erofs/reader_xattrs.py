@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild import limits
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.extents import Extents
 from cfsbuild.tree.inode import Xattrs
 
@@ -41,21 +42,21 @@ class XattrReader:
         self._shared_offset = shared_offset
         self._shared: dict[int, tuple[tuple[bytes, bytes], int]] = {}
         self._names: dict[tuple[int, bytes], tuple[bytes, int]] = {}
-        self._prefixes = {0: b"", **{index: prefix for prefix, index in constants.XATTR_PREFIXES}}
+        self._prefixes = {0: b"", **{index: prefix for prefix, index in fmt.XATTR_PREFIXES}}
         if legacy:
             self._prefixes[5] = b"lustre."
 
     def read(self, start: int, end: int) -> InodeXattrs:
         """Return the attributes in the area from `start` to `end`, inline ones before shared ones."""
         data = self._data
-        ids_end = position = start + constants.XATTR_HEADER_SIZE + 4 * data[start + 4]
+        ids_end = position = start + fmt.XATTR_HEADER.size + 4 * data[start + 4]
         if position > end:
             raise damage.damaged(damage.XATTR, "more shared attributes than the inode has room for")
         kept: list[tuple[bytes, bytes]] = []
         roles: dict[int, bytes] = {}
         size = end - start
         while position < end:
-            suffix_size, index, value_size = constants.XATTR_ENTRY.unpack_from(data, position)
+            suffix_size, index, value_size = fmt.XATTR_ENTRY.unpack_from(data, position)
             value_start = position + 4 + suffix_size
             suffix = data[position + 4 : value_start]
             value = data[value_start : value_start + value_size]
@@ -67,7 +68,7 @@ class XattrReader:
                 kept.append((name, value))
             else:
                 _note_role(roles, role, value)
-        for offset in range(start + constants.XATTR_HEADER_SIZE, ids_end, 4):
+        for offset in range(start + fmt.XATTR_HEADER.size, ids_end, 4):
             number = int.from_bytes(data[offset : offset + 4], "little")
             pair, role = self._shared.get(number) or self._read_shared(number)
             size += 7 + len(pair[0]) + len(pair[1])
@@ -86,15 +87,15 @@ class XattrReader:
         """Return the shared attribute with id `number`, and its role."""
         data = self._data
         start = self._shared_offset + 4 * number
-        if start < constants.INODES_OFFSET or start + constants.XATTR_ENTRY_SIZE > len(data):
+        if start < fmt.INODES_OFFSET or start + fmt.XATTR_ENTRY.size > len(data):
             raise damage.damaged(damage.BOUNDS, f"shared attribute {number} lies outside of the image")
-        suffix_size, index, value_size = constants.XATTR_ENTRY.unpack_from(data, start)
-        value_start = start + constants.XATTR_ENTRY_SIZE + suffix_size
+        suffix_size, index, value_size = fmt.XATTR_ENTRY.unpack_from(data, start)
+        value_start = start + fmt.XATTR_ENTRY.size + suffix_size
         value_end = value_start + value_size
         if value_end > len(data):
             raise damage.damaged(damage.BOUNDS, f"shared attribute {number} ends outside of the image")
         self._extents.claim(start, value_end)
-        name, role = self._name(index, data[start + constants.XATTR_ENTRY_SIZE : value_start])
+        name, role = self._name(index, data[start + fmt.XATTR_ENTRY.size : value_start])
         entry = ((name, data[value_start:value_end]), role)
         self._shared[number] = entry
         return entry
@@ -105,10 +106,10 @@ class XattrReader:
         if prefix is None:
             raise damage.damaged(damage.XATTR, f"attribute name prefix {index} is unknown")
         name = prefix + suffix
-        if not name or len(name) > limits.XATTR_NAME_BYTES + len(constants.OVERLAY_ESCAPE) or b"\0" in name:
+        if not name or len(name) > limits.XATTR_NAME_BYTES + len(fmt.OVERLAY_ESCAPE) or b"\0" in name:
             raise damage.damaged(damage.XATTR, "an attribute's name is empty, too long or contains NUL")
         role = KEEP
-        if name.startswith(constants.OVERLAY_PREFIX):
+        if name.startswith(fmt.OVERLAY_PREFIX):
             name, role = _overlay_name(name)
         self._names[index, suffix] = (name, role)
         return name, role
@@ -116,14 +117,14 @@ class XattrReader:
 
 def _overlay_name(name: bytes) -> tuple[bytes, int]:
     """Return what an attribute in overlayfs's own name space stands for."""
-    rest = name[len(constants.OVERLAY_PREFIX) :]
-    if rest.startswith(constants.OVERLAY_ESCAPE):
-        return constants.OVERLAY_PREFIX + rest[len(constants.OVERLAY_ESCAPE) :], KEEP
-    if name == constants.METACOPY:
+    rest = name[len(fmt.OVERLAY_PREFIX) :]
+    if rest.startswith(fmt.OVERLAY_ESCAPE):
+        return fmt.OVERLAY_PREFIX + rest[len(fmt.OVERLAY_ESCAPE) :], KEEP
+    if name == fmt.METACOPY:
         return name, METACOPY
-    if name == constants.REDIRECT:
+    if name == fmt.REDIRECT:
         return name, REDIRECT
-    if name == constants.OPAQUE:
+    if name == fmt.OPAQUE:
         return name, OPAQUE
     # Acting on the mount, not on the file: nobody but the format may use these.
     raise damage.damaged(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild import limits
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 
 
 class Superblock(msgspec.Struct, frozen=True):
@@ -30,41 +31,36 @@ def parse_superblock(data: bytes) -> Superblock:
     size = len(data)
     if size > limits.IMAGE_BYTES:
         raise damage.over_limit(f"{size} bytes, at most {limits.IMAGE_BYTES} are read")
-    if size >= 4 and int.from_bytes(data[:4], "little") != constants.HEADER_MAGIC:
+    if size >= 4 and int.from_bytes(data[:4], "little") != fmt.COMPOSEFS_MAGIC:
         raise damage.damaged(damage.MAGIC, "it does not begin with the composefs magic number")
-    if size < constants.INODES_OFFSET:
+    if size < fmt.INODES_OFFSET:
         raise damage.damaged(damage.TRUNCATED, f"it has only {size} bytes")
-    _, header_version, flags, image_format = constants.HEADER.unpack_from(data)
-    if header_version != constants.HEADER_VERSION:
+    _, header_version, flags, image_format = fmt.HEADER.unpack_from(data)
+    if header_version != fmt.COMPOSEFS_HEADER_VERSION:
         raise damage.damaged(damage.VERSION, f"its header has version {header_version}, only 1 is known")
-    if image_format not in {*constants.FORMATS, constants.FORMAT_LEGACY}:
+    if image_format not in {*fmt.FORMATS, fmt.FORMAT_LEGACY}:
         raise damage.damaged(damage.VERSION, f"its format is {image_format}, only 0, 1 and 2 are known")
-    fields = constants.SUPERBLOCK.unpack_from(data, constants.SUPERBLOCK_OFFSET)
-    magic, block_bits, root_nid, inodes, build_sec, build_nsec, blocks, meta_block, xattr_block = (
-        fields[0],
-        *(fields[index] for index in (3, 5, 6, 7, 8, 9, 10, 11)),
-    )
-    feature_incompat = fields[14]
-    if magic != constants.SUPERBLOCK_MAGIC:
+    fields = fmt.SUPERBLOCK.unpack_from(data, fmt.SUPERBLOCK_OFFSET)
+    magic, _, _, block_bits, _, root_nid, inodes, build_sec, build_nsec, blocks, *rest = fields
+    meta_block, xattr_block, feature_incompat = rest
+    if magic != fmt.EROFS_MAGIC:
         raise damage.damaged(damage.MAGIC, "its EROFS superblock has the wrong magic number")
-    if block_bits != constants.BLOCK_BITS or meta_block or feature_incompat:
+    if block_bits != fmt.BLOCK_BITS or meta_block or feature_incompat:
         raise damage.damaged(
             damage.VERSION, "its EROFS superblock asks for features that composefs never uses"
         )
-    if blocks * constants.BLOCK_SIZE != size:
-        kind = damage.TRUNCATED if blocks * constants.BLOCK_SIZE > size else damage.SIZE
-        raise damage.damaged(
-            kind, f"it has {size} bytes, its superblock says {blocks * constants.BLOCK_SIZE}"
-        )
+    if blocks * fmt.BLOCK != size:
+        kind = damage.TRUNCATED if blocks * fmt.BLOCK > size else damage.SIZE
+        raise damage.damaged(kind, f"it has {size} bytes, its superblock says {blocks * fmt.BLOCK}")
     if build_nsec >= 10**9:
         raise damage.damaged(damage.BOUNDS, f"its time has {build_nsec} nanoseconds")
     return Superblock(
         format=image_format,
-        has_acl=bool(flags & constants.FLAG_HAS_ACL),
+        has_acl=bool(flags & fmt.FLAG_HAS_ACL),
         root_nid=root_nid,
         inodes=inodes,
-        build_sec=build_sec - (1 << 64) if build_sec >> 63 else build_sec,
+        build_sec=build_sec,
         build_nsec=build_nsec,
         blocks=blocks,
-        xattr_offset=xattr_block * constants.BLOCK_SIZE,
+        xattr_offset=xattr_block * fmt.BLOCK,
     )

@@ -7,7 +7,8 @@ either fails or is visible in the tree; nothing can hide. Only the digest tells 
 
 from __future__ import annotations
 
-from cfsbuild.erofs import constants, damage
+from cfsbuild.erofs import damage
+from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.reader import ImageInfo, read_image
 from cfsbuild.erofs.writer import write_image
 from cfsbuild.errors import InputError, VerificationError
@@ -40,7 +41,7 @@ def verify_image(data: bytes | bytearray | memoryview, *, expected: bytes | None
         raise VerificationError(
             error.brief, details=error.details, resolution=error.resolution, reason=error.reason
         ) from error
-    if info.format not in constants.FORMATS:
+    if info.format not in fmt.FORMATS:
         raise VerificationError(
             f"composefs image has format {info.format}, whose canonical form is not known",
             details="Its structure is sound. Older versions of composefs-rs write this format.",
@@ -83,9 +84,9 @@ def _not_canonical(data: bytes, written: bytes, info: ImageInfo) -> Verification
 
 def _region(offset: int, info: ImageInfo) -> str:
     """Return the name of the part of an image in which `offset` lies."""
-    if offset < constants.SUPERBLOCK_OFFSET:
+    if offset < fmt.SUPERBLOCK_OFFSET:
         return "header"
-    if offset < constants.INODES_OFFSET:
+    if offset < fmt.INODES_OFFSET:
         return "superblock"
     return "inodes" if offset < info.xattr_offset else "inodes, shared attributes or data"
 

@@ -9,7 +9,7 @@ import reader_images as images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfsbuild.erofs import constants
+from cfsbuild.erofs.format import INODES_OFFSET
 from cfsbuild.erofs.reader import read_image
 from cfsbuild.erofs.verify import verify_image
 from cfsbuild.erofs.writer import write_image
@@ -42,7 +42,7 @@ FIELD = st.tuples(
         st.integers(1024, METADATA_END),
         st.integers(0, len(RICH) - 8),
         # Fields of inodes and directory entries are aligned.
-        st.integers(constants.INODES_OFFSET // 4, METADATA_END // 4).map(lambda word: word * 4),
+        st.integers(INODES_OFFSET // 4, METADATA_END // 4).map(lambda word: word * 4),
         st.integers(images.ROOT_BLOCK // 4, images.ROOT_BLOCK // 4 + 800).map(lambda word: word * 4),
     ),
     st.one_of(
