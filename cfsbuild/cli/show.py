@@ -13,7 +13,7 @@ from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.recipes import load, recipe_argument, variable_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import Origin
-from cfsbuild.recipe.origins import COMMAND_LINE, ENVIRONMENT
+from cfsbuild.recipe.marked import COMMAND_LINE, ENVIRONMENT
 
 if TYPE_CHECKING:
     from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec

@@ -12,9 +12,8 @@ from cfsbuild.errors import Origin, Problem
 from cfsbuild.recipe import needs, rendering
 from cfsbuild.recipe.document import EPOCH_MAX, SECTIONS, ImageTable, NodeTable, TargetTable
 from cfsbuild.recipe.include import Merged
-from cfsbuild.recipe.marked import Marked, key_text, origins
+from cfsbuild.recipe.marked import ENVIRONMENT, Marked, key_text, origins, scalar_text
 from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec
-from cfsbuild.recipe.origins import ENVIRONMENT
 from cfsbuild.recipe.problems import MOST_PROBLEMS, suggestion
 from cfsbuild.recipe.validate import convert
 from cfsbuild.recipe.variables import Combination
@@ -105,7 +104,7 @@ def _check_file_name(text: str, what: str, origin: Origin, problems: list[Proble
 def _axis(value: Marked, problems: list[Problem]) -> str:
     if not isinstance(value.data, str | int):
         return ""  # a problem already
-    text = ("true" if value.data else "false") if isinstance(value.data, bool) else str(value.data)
+    text = scalar_text(value.data)
     _check_file_name(text, f"`{value.origin.key}`", value.origin, problems)
     return text
 

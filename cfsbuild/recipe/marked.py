@@ -12,6 +12,12 @@ from cfsbuild.errors import Origin
 Key = tuple[str | int, ...]
 """A key path: names of tables and keys, indexes of arrays."""
 
+COMMAND_LINE = "command line"
+"""Stands for the file in the origin of a variable given with `-o KEY=VALUE`."""
+
+ENVIRONMENT = "environment"
+"""Stands for the file in the origin of a value that an environment variable gave."""
+
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
@@ -48,6 +54,11 @@ def plain(value: Marked) -> Any:  # noqa: ANN401 (any plain data)
     if isinstance(value.data, list):
         return [plain(item) for item in value.data]
     return value.data
+
+
+def scalar_text(data: str | float) -> str:
+    """Return a scalar as text, booleans as TOML writes them; strings stay as they are."""
+    return str(data).lower() if isinstance(data, bool) else str(data)
 
 
 def children(value: Marked) -> Iterator[tuple[str | int, Marked]]:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from cfsbuild.errors import Origin, Problem, RecipeError
-from cfsbuild.recipe.marked import Marked, mark
-from cfsbuild.recipe.origins import COMMAND_LINE
+from cfsbuild.recipe.marked import COMMAND_LINE, Marked, mark, plain, scalar_text
+from cfsbuild.recipe.parse import parse
 from cfsbuild.recipe.problems import suggestion
 
 MOST_COMBINATIONS = 1024
@@ -52,17 +52,17 @@ def combinations(
         brief = f"the matrix has {count} combinations, at most {MOST_COMBINATIONS} are allowed"
         raise RecipeError((Problem(brief, "", "remove values or axes", origin),))
     chosen = itertools.product(*(axis.data for axis in axes.values()))
-    return [_combine(values, dict(zip(axes, choice, strict=True))) for choice in chosen]
-
-
-def _combine(values: dict[str, Marked], axes: dict[str, Marked]) -> Combination:
-    return Combination({**values, **axes}, axes)
+    points = (dict(zip(axes, choice, strict=True)) for choice in chosen)
+    return [Combination({**values, **point}, point) for point in points]
 
 
 def _table(table: Marked, key: str, problems: list[Problem]) -> dict[str, Marked]:
+    """Return the entries of the table at `key`; none when there is no such table."""
     value = table.get(key)
-    if value is None:
-        return {}
+    return {} if value is None else _entries(value, problems)
+
+
+def _entries(value: Marked, problems: list[Problem]) -> dict[str, Marked]:
     if not isinstance(value.data, dict):
         brief = f"`{value.origin.key}` must be a table"
         problems.append(Problem(brief, "", f"write [{value.origin.key}]", value.origin))
@@ -82,8 +82,7 @@ def _profile(table: Marked, name: str, problems: list[Problem]) -> dict[str, Mar
 def check_profiles(table: Marked, problems: list[Problem]) -> None:
     """Find what is wrong with the `[profiles.NAME]` tables, chosen or not."""
     for profile in _table(table, "profiles", problems).values():
-        values = _table(Marked(profile.origin, {"": profile}), "", problems)
-        for key, value in values.items():
+        for key, value in _entries(profile, problems).items():
             if key != "vars":
                 brief = f"unknown key `{key}` in `{profile.origin.key}`"
                 problems.append(Problem(brief, "", "a profile has only `vars`", value.origin))
@@ -113,11 +112,11 @@ def _override(
 ) -> None:
     origin = Origin(COMMAND_LINE, 0, f"-o {name}")
     if name in axes:
-        chosen = [item for item in axes[name].data if _text(item.data) == text]
+        chosen = [item for item in axes[name].data if scalar_text(item.data) == text]
         if chosen:
             axes[name] = Marked(origin, chosen[:1])
             return
-        known = [_text(item.data) for item in axes[name].data]
+        known = [scalar_text(item.data) for item in axes[name].data]
         brief = f"`{text}` is not a value of the matrix axis `{name}`"
         problems.append(Problem(brief, "", suggestion(text, known, what="values"), origin))
     elif name in values:
@@ -130,18 +129,10 @@ def _override(
         problems.append(Problem(brief, "", suggestion(name, known, what="variables"), origin))
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 def _typed(name: str, text: str, old: Any, origin: Origin, problems: list[Problem]) -> Any:  # noqa: ANN401
     """Return the text of an override in the type of the value that it replaces; strings stay as they are."""
     if isinstance(old, str):
         return text
-    from cfsbuild.recipe.parse import parse  # noqa: PLC0415 (only for overrides that are no strings)
-
     wanted = (int, float) if isinstance(old, float) else (type(old),)
     try:
         value = parse(f"value = {text}", COMMAND_LINE).data
@@ -149,8 +140,6 @@ def _typed(name: str, text: str, old: Any, origin: Origin, problems: list[Proble
         value = {}
     found = value.get("value")
     if len(value) == 1 and type(found.data) in wanted:
-        from cfsbuild.recipe.marked import plain  # noqa: PLC0415
-
         return plain(found)
     names = {bool: "true or false", int: "an integer", float: "a number", list: "an array", dict: "a table"}
     brief = f"-o {name}: `{text}` is not {names[wanted[-1]]}"
