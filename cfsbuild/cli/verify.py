@@ -80,17 +80,21 @@ def command(
 
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
-    opened = open_image(settings, image)
-    actual, faults = _check_image(opened, (digest or opened.expected).lower())
     found: dict[bytes, DumpEntry] = {}
     undigested = total = 0
-    if not faults:
+    name, opened = image, _open(settings, image)
+    if isinstance(opened, Fault):
+        actual, faults = "", [opened]
+    else:
+        name = opened.name
+        actual, faults = _check_image(opened, (digest or opened.expected).lower())
+    if not faults and not isinstance(opened, Fault):
         found, undigested = _named_objects(opened)
     if not only_structure and found:
         checked, total = _object_faults(object_directories(settings, objects), found, settings.job_count)
         faults += checked
     result = Verification(
-        image=opened.name,
+        image=name,
         digest=actual,
         ok=not faults,
         objects=0 if only_structure else len(found),
@@ -106,6 +110,14 @@ def command(
     if not settings.quiet:
         write_lines(_lines(result, only_structure=only_structure))
     return 0
+
+
+def _open(settings: Settings, image: str) -> Image | Fault:
+    """Return the image, or what is wrong with it if it is so wrong that it cannot be opened."""
+    try:
+        return open_image(settings, image)
+    except (VerificationError, InputError) as error:
+        return Fault(error.reason or "structure", error.brief, error.details, error.resolution)
 
 
 def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
@@ -205,7 +217,7 @@ def _damaged(digest: bytes, actual: bytes, entry: DumpEntry, directory: Path) ->
         "object-damaged",
         f"the content of {paths.show(entry.path)} is damaged",
         f"{directory / object_name(digest)}\nhas the digest {actual.hex()}",
-        "`cfsbuild store fsck --repair`, or build again",
+        "`cfsbuild store fsck --repair`, then build or import the image again",
     )
 
 
