@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError, UsageError
@@ -12,19 +13,22 @@ from cfsbuild.native import extension
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry, line_parser, parse_dump
 
+Row = tuple[Any, ...]
+"""The fields of a `DumpEntry` in their order: what `zip` makes of columns, without an object for each."""
+
 LARGEST_FORMAT = 1
 OUT_OF_RANGE = "an entry has a number that an image cannot hold"
 
 
 def write_image(
-    entries: Iterable[DumpEntry],
+    entries: Iterable[DumpEntry | Row],
     *,
     format: int,  # noqa: A002 (the field's own word, and never the built-in here)
     max_format: int | None = None,
     algorithm: Algorithm = Algorithm.SHA256,
     native: bool = True,
 ) -> bytes:
-    """Return the image of the tree that `entries` describe.
+    """Return the image of the tree that `entries` describe, each a `DumpEntry` or a tuple of its fields.
 
     `format` is the composefs image format, 0 or 1; with a larger `max_format` it is the smallest of the range
     that can hold the tree. `entries` begin with the root; parents precede children, and any order does
@@ -70,7 +74,7 @@ def _formats(smallest: int, largest: int | None) -> tuple[int, int]:
 
 def _emit(
     module: ModuleType,
-    entries: Iterable[DumpEntry] | Iterable[bytes],
+    entries: Iterable[DumpEntry | Row] | Iterable[bytes],
     parse: Callable[[bytes, int], DumpEntry] | None,
     formats: tuple[int, int],
     algorithm: Algorithm,
@@ -87,12 +91,13 @@ def _emit(
     return image
 
 
-def _pure(entries: Iterable[DumpEntry], formats: tuple[int, int], algorithm: Algorithm) -> bytes:
+def _pure(entries: Iterable[DumpEntry | Row], formats: tuple[int, int], algorithm: Algorithm) -> bytes:
     import struct  # noqa: PLC0415 (with the next: not needed where the native emitter is)
 
     from cfsbuild.erofs import image  # noqa: PLC0415
 
+    objects = (entry if isinstance(entry, DumpEntry) else DumpEntry(*entry) for entry in entries)
     try:
-        return image.build(entries, formats=formats, algorithm=algorithm)
+        return image.build(objects, formats=formats, algorithm=algorithm)
     except struct.error:
         raise InputError(OUT_OF_RANGE, reason="tree") from None

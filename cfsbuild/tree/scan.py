@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from cfsbuild import limits
@@ -122,6 +123,22 @@ class Scan:
         result[0] = paths.ROOT
         return result
 
+    @functools.cached_property
+    def attributed(self) -> Collection[int]:
+        """Numbers of the entries that may have extended attributes; hardly any has."""
+        native = extension("cfsbuild.tree._scan")
+        if native is None:
+            return range(len(self))
+        try:
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise explain(self.root, error) from error
+        try:
+            flags = native.attributed(fd, self.records, self.name_bytes)
+        finally:
+            os.close(fd)
+        return {number for number, flag in enumerate(flags) if flag} if any(flags) else ()
+
     @property
     def newest_ns(self) -> int:
         """Return the latest ctime, in ns since the epoch."""
@@ -179,6 +196,8 @@ def read_target(scanned: Scan, index: int) -> bytes:
 
 def read_xattrs(scanned: Scan, index: int) -> Xattrs:
     """Return the extended attributes of entry `index`, not of what a link points to. Raises `BuildError`."""
+    if index not in scanned.attributed:
+        return ()
     path = scanned.paths[index]
     place = os.fsencode(scanned.root) + path
     try:

@@ -234,7 +234,6 @@ def test_both_emitters_write_the_same_bytes(seed, formats, algorithm):
     assert write_image(dump, **options) == write_image(dump, **options, native=False)
 
 
-
 @needs_native
 def test_both_emitters_agree_on_wide_directories_and_many_xattrs():
     wide = [wide_dump(names, names) for names in (20, 46, 300, 1500)]
@@ -302,3 +301,17 @@ def test_the_flavour_gives_directories_the_sizes_that_the_image_has():
         dump = list(to_dump(tree, epoch=None))
         stored = {item.path: item.size for item in read_image(write_image(dump, format=1)).entries()}
         assert {item.path: item.size for item in dump} == stored
+
+
+@both
+def test_rows_of_columns_make_the_image_that_entries_make(native):
+    entries = list(parse_dump_bytes(EXAMPLE))
+    columns = [[getattr(entry, name) for entry in entries] for name in DumpEntry.__struct_fields__]
+    rows = zip(*columns, strict=True)
+    assert write_image(rows, format=0, native=native) == write_image(entries, format=0, native=native)
+
+
+@pytest.mark.skipif(_emit is None, reason="the native emitter was not built")
+def test_a_row_without_all_fields_is_refused():
+    with pytest.raises(TypeError, match="fields of an entry"):
+        write_image([(b"/", 0, 0o40755)], format=0)

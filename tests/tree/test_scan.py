@@ -219,3 +219,29 @@ def test_extended_attributes_are_read_not_through_links(varied) -> None:
     found = scan.scan(varied)
     assert scan.read_xattrs(found, found.paths.index(b"/b-")) == ((b"user.note", b"\x00v"),)
     assert scan.read_xattrs(found, found.paths.index(b"/a")) == ()
+
+
+def test_those_with_extended_attributes_are_found_in_a_mixture_of_entries(varied) -> None:
+    chosen = []
+    for number, path in enumerate(sorted(varied.rglob("*"))):
+        if number % 2 and not path.is_symlink() and (path.is_file() or path.is_dir()):
+            try:
+                os.setxattr(path, "user.note", b"v")
+            except OSError:
+                pytest.skip("this file system has no user xattrs")
+            chosen.append(b"/" + os.fsencode(path.relative_to(varied)))
+    found = scan.scan(varied)
+    places = [os.fsencode(varied) + path for path in found.paths]
+    asked = [number for number, place in enumerate(places) if os.listxattr(place, follow_symlinks=False)]
+    assert {found.paths[number] for number in asked} >= set(chosen)
+    assert all(number in found.attributed for number in asked)
+    assert all(bool(scan.read_xattrs(found, number)) is (number in asked) for number in range(len(found)))
+
+
+def test_an_entry_that_vanished_is_reported_when_its_attributes_are_read(tmp_path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_bytes(b"x")
+    found = scan.scan(tmp_path)
+    shutil.rmtree(tmp_path / "d")
+    with pytest.raises(BuildError, match="vanished"):
+        scan.read_xattrs(found, found.paths.index(b"/d/f"))

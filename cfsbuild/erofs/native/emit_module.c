@@ -100,8 +100,14 @@ static int get_entry(PyObject *object, const struct state *state, struct values 
 {
     uint64_t size;
     PyObject **field = values->fields;
+    const int in_row = PyTuple_CheckExact(object);
+    if (in_row && PyTuple_GET_SIZE(object) != N_FIELDS) {
+        PyErr_SetString(PyExc_TypeError, "a row must have the fields of an entry");
+        return -1;
+    }
     for (int i = 0; i < N_FIELDS; i++) {
-        Py_XSETREF(field[i], PyObject_GetAttr(object, state->names[i]));
+        Py_XSETREF(field[i], in_row ? Py_NewRef(PyTuple_GET_ITEM(object, i))
+                                    : PyObject_GetAttr(object, state->names[i]));
         if (field[i] == NULL)
             return -1;
     }
@@ -137,7 +143,7 @@ static void raise_problem(const struct emit *e, const struct state *state)
     }
 }
 
-/* Take in the entry that an object of Python is. */
+/* Take in the entry that an object of Python is: one with the fields as attributes, or a tuple of them. */
 static int take_object(struct emit *e, PyObject *object, struct values *values, const struct state *state)
 {
     struct entry entry;

@@ -325,9 +325,52 @@ static PyObject *py_match(PyObject *self, PyObject *args)
     return result;
 }
 
+/* Says whether the records are in the order of a walk: depths as in a tree, and every parent a directory. */
+static int in_order(const struct side *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const struct scan_record *r = &s->at[i];
+        if (i == 0 ? r->depth != 0 || !S_ISDIR(r->mode)
+                   : r->depth == 0 || r->parent == i || s->at[r->parent].depth + 1 != r->depth ||
+                         !S_ISDIR(s->at[r->parent].mode) || r->name_bytes > 255)
+            return 0;
+    }
+    return 1;
+}
+
+static PyObject *py_attributed(PyObject *self, PyObject *args)
+{
+    struct side listing;
+    PyObject *result = NULL;
+    int fd, error = 0;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy*y*", &fd, &listing.records, &listing.names))
+        return NULL;
+    if (!valid(&listing) || !in_order(&listing))
+        PyErr_SetString(PyExc_ValueError, "not the records of a scan");
+    else
+        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)listing.count);
+    if (result) {
+        uint8_t *flags = (uint8_t *)PyBytes_AS_STRING(result);
+        Py_BEGIN_ALLOW_THREADS
+        error = scan_attributed(fd, listing.at, listing.count, listing.names.buf, flags);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&listing.records);
+    PyBuffer_Release(&listing.names);
+    if (error) {
+        Py_CLEAR(result);
+        PyErr_NoMemory();
+    }
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"scan", py_scan, METH_VARARGS, "scan(fd, depth, path_bytes, entries, one_file_system) -> (records, names)"},
     {"match", py_match, METH_VARARGS, "match(old_records, old_names, records, names) -> int32 for each record"},
+    {"attributed", py_attributed, METH_VARARGS,
+     "attributed(fd, records, names) -> one byte for each record: 0 when it has no extended attributes"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,6 +2,7 @@
 #ifndef CFSBUILD_SCAN_H
 #define CFSBUILD_SCAN_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct scan_record {
@@ -16,5 +17,9 @@ struct scan_record {
 };
 
 _Static_assert(sizeof(struct scan_record) == 80, "the record is a file format");
+
+/* Sets result[i] to 0 when entry i has no extended attributes, to 1 when it has, or when that cannot be told.
+ * The records must be those of one scan of `root`. Returns -1 when there is no memory. */
+int scan_attributed(int root, const struct scan_record *records, size_t count, const char *names, uint8_t *result);
 
 #endif
