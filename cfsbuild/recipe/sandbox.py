@@ -175,9 +175,7 @@ def render(
     except jinja2.TemplateSyntaxError as error:
         raise _syntax(error, origin, file) from None
     except jinja2.UndefinedError as error:
-        raise _undefined(
-            environment, text, variables, error, _place(environment, error, origin, file)
-        ) from None
+        raise _undefined(variables, error, _place(environment, error, origin, file)) from None
     except (RecursionError, MemoryError):
         raise _error("a template takes too much memory", "", "simplify it", origin) from None
     except Exception as error:  # noqa: BLE001 (an expression can raise whatever Python can)
@@ -219,15 +217,12 @@ def _place(environment: Environment, error: BaseException, origin: Origin, file:
     return place
 
 
-def _undefined(
-    environment: Environment, text: str, variables: Mapping[str, Any], error: Exception, origin: Origin
-) -> RecipeError:
+def _undefined(variables: Mapping[str, Any], error: Exception, origin: Origin) -> RecipeError:
     message = _first_line(error)
     name = message.removeprefix("'").partition("'")[0]
     if message.endswith("is undefined") and name not in variables:
         resolution = suggestion(name, variables, what="variables")
-        if name in references(environment, text, origin) or origin.file:
-            return _error(f"there is no variable `{name}`", "", resolution, origin)
+        return _error(f"there is no variable `{name}`", "", resolution, origin)
     return _error(f"template: {message}", "", "mend the expression", origin)
 
 

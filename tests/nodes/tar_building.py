@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from node_helpers import Objects
 
 from cfsbuild.events import ignore
-from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.fsverity.digest import digest_bytes
 from cfsbuild.nodes.archive import KIND, ArchiveParams
 from cfsbuild.nodes.kind import NodeContext, Owners
 from cfsbuild.recipe.model import NodeSpec
@@ -15,27 +13,6 @@ USTAR = b"ustar\x0000"
 GNU = b"ustar  \0"
 V7 = bytes(8)
 END = bytes(1024)
-
-
-class RecordingSink:
-    """Keeps everything, so that tests can look at it."""
-
-    algorithm = Algorithm.SHA256
-
-    def __init__(self):
-        self.objects = {}
-
-    def add_bytes(self, data, /):
-        digest = digest_bytes(data, self.algorithm)
-        self.objects[digest] = bytes(data)
-        return digest
-
-    def add_fd(self, fd, /):
-        parts = []
-        while part := os.read(fd, 1 << 20):
-            parts.append(part)
-        data = b"".join(parts)
-        return self.add_bytes(data), len(data)
 
 
 def octal(number, size):
@@ -116,7 +93,7 @@ def context_for(path, sink=None, owners=None, events=None, **params):
     spec = NodeSpec(name="rootfs", kind="archive", params=ArchiveParams(source=str(path), **params))
     return NodeContext(
         spec=spec,
-        sink=sink or RecordingSink(),
+        sink=sink or Objects(),
         owners=owners or Owners(),
         epoch=0,
         jobs=1,
@@ -134,8 +111,4 @@ def read_archive(path, sink=None, **options):
 
 def contents(layer, sink):
     """Return the content of every regular file of `layer`."""
-    return {
-        path: sink.objects[inode.digest] if inode.digest else inode.content
-        for path, inode in layer.entries.items()
-        if inode.is_regular
-    }
+    return {path: sink.content(inode) for path, inode in layer.entries.items() if inode.is_regular}

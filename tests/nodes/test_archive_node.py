@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import tar_building as tar
 import zstandard
+from node_helpers import Objects
 from tar_building import END, member
 
 from cfsbuild import limits
@@ -98,7 +99,7 @@ def state_of_layer(layer, sink):
             inode.uid,
             inode.gid,
             inode.mtime_ns,
-            sink.objects[inode.digest] if inode.digest else inode.content or inode.target,
+            sink.contents[inode.digest] if inode.digest else inode.content or inode.target,
             inode.rdev,
         )
         for path, inode in entries.items()
@@ -127,7 +128,7 @@ def test_what_gnu_tar_packs_is_what_stood_on_the_disk(rootfs, tmp_path, options)
         pytest.skip("GNU tar or zstd is not installed")
     path = tmp_path / "archive"
     subprocess.run(["tar", "-C", rootfs, *options, "-cf", path, "."], check=True)
-    sink = tar.RecordingSink()
+    sink = Objects()
     layer = tar.read_archive(path, sink)
     expected = state_of(rootfs, whole_seconds="--format=pax" not in options)
     if "--owner=root" in options:
@@ -147,7 +148,7 @@ def test_what_bsdtar_packs_is_what_stood_on_the_disk(rootfs, tmp_path, format): 
         shutil.rmtree(rootfs / ("n" * 120))
     path = tmp_path / "archive"
     subprocess.run(["bsdtar", "-C", rootfs, f"--format={format}", "-cf", path, "."], check=True)
-    sink = tar.RecordingSink()
+    sink = Objects()
     layer = tar.read_archive(path, sink)
     assert state_of_layer(layer, sink) == state_of(rootfs, whole_seconds=format == "ustar")
 
@@ -157,7 +158,7 @@ def test_what_python_packs_is_what_stood_on_the_disk(rootfs, tmp_path, format): 
     path = tmp_path / "archive"
     with tarfile.open(path, "w", format=format) as archive:
         archive.add(rootfs, arcname=".")
-    sink = tar.RecordingSink()
+    sink = Objects()
     layer = tar.read_archive(path, sink)
     expected = state_of(rootfs, whole_seconds=True)
     assert {name: value[:3] + value[4:] for name, value in state_of_layer(layer, sink).items()} == {
@@ -274,14 +275,14 @@ def test_short_files_are_inline_and_others_are_objects(tmp_path):
     sizes = [0, 1, limits.INLINE_BYTES, limits.INLINE_BYTES + 1, 2**20, 2**20 + 1]
     path = tmp_path / "a.tar"
     path.write_bytes(b"".join(member(b"%d" % size, b"x" * size) for size in sizes) + END)
-    sink = tar.RecordingSink()
+    sink = Objects()
     layer = tar.read_archive(path, sink)
     for size in sizes:
         inode = layer.entries[b"/%d" % size]
         assert inode.size == size
         assert (len(inode.content) == size) == (size <= limits.INLINE_BYTES)
         assert not inode.digest or inode.digest == digest_bytes(b"x" * size, Algorithm.SHA256)
-    assert len(sink.objects) == 3
+    assert len(sink.contents) == 3
 
 
 def test_the_fingerprint_is_the_archive_files_digest(tmp_path):
@@ -385,9 +386,9 @@ def test_included_names_keep_their_parents_as_the_archive_has_them(tmp_path):
 def test_contents_of_excluded_members_are_not_kept(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(member(b"f", b"x" * 100) + END)
-    sink = tar.RecordingSink()
+    sink = Objects()
     assert tar.read_archive(path, sink, exclude=("f",)).entries == {}
-    assert sink.objects == {}
+    assert sink.contents == {}
 
 
 def test_a_link_to_an_excluded_file_is_refused(tmp_path):

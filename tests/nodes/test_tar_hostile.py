@@ -7,6 +7,7 @@ import stat
 
 import pytest
 import tar_building as tar
+from node_helpers import Objects
 from tar_building import END, GNU, V7, header, long_name, member, pax, record
 
 from cfsbuild.errors import CfsError, InputError
@@ -367,10 +368,10 @@ def test_the_size_in_pax_wins_over_the_header(tmp_path):
     # Readers that take the header's size here see another archive inside of the file.
     inner = member(b"smuggled", b"")
     data = pax(record(b"size", b"%d" % len(inner))) + header(b"f", size=0) + inner
-    sink = tar.RecordingSink()
+    sink = Objects()
     entries = tar_of(tmp_path, data, sink)
     assert set(entries) == {b"/f"}
-    assert sink.objects[entries[b"/f"].digest] == inner
+    assert sink.contents[entries[b"/f"].digest] == inner
 
 
 def test_the_last_of_two_members_wins(tmp_path):
@@ -472,8 +473,8 @@ SPARSE_FORMS = {
 
 @pytest.mark.parametrize("form", SPARSE_FORMS)
 def test_sparse_files_of_every_form(tmp_path, form):
-    sink = tar.RecordingSink()
+    sink = Objects()
     entries = tar_of(tmp_path, SPARSE_FORMS[form] + member(b"after", b"x"), sink)
     assert set(entries) == {b"/s", b"/after"}
     assert entries[b"/s"].size == 100
-    assert sink.objects[entries[b"/s"].digest] == SPARSE
+    assert sink.contents[entries[b"/s"].digest] == SPARSE

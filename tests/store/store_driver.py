@@ -61,6 +61,11 @@ def build(store: Store, version: str) -> bytes:
     return image
 
 
+def object_path(store: Store, digest: bytes) -> Path:
+    """Return where an object lies: `objects/xx/rest`."""
+    return store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+
+
 def names(directory: Path) -> list[str]:
     """Return what is in a directory, for tests."""
     return sorted(path.name for path in directory.iterdir())

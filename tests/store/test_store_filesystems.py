@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import store_driver
-from store_driver import names
+from store_driver import names, object_path
 
 from cfsbuild.errors import StoreError
 from cfsbuild.fsverity import digest as fsverity
@@ -92,7 +92,7 @@ def test_fs_verity_is_enforced_where_the_kernel_has_it(mounted):
             with pytest.raises(StoreError, match="fs-verity"):
                 enable_all(store)
             pytest.skip(f"nothing to enforce: {facts.verity_reason}")
-        path = store.objects_path / image.hex()[:2] / image.hex()[2:]
+        path = object_path(store, image)
         measured = subprocess.run(["fsverity", "measure", path], capture_output=True, text=True, check=True)
         assert image.hex() in measured.stdout
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import store_driver
+from store_driver import object_path
 
 from cfsbuild.errors import StoreError
 from cfsbuild.store.contents import encode_contents
@@ -25,10 +26,6 @@ def twin(store, image, tmp_path):
     shutil.copytree(store.path, tmp_path / "twin", symlinks=True)
     with Store.open(tmp_path / "twin") as twin:
         yield twin
-
-
-def path_of(store: Store, digest: bytes) -> Path:
-    return store.objects_path / digest.hex()[:2] / digest.hex()[2:]
 
 
 def largest(store: Store) -> bytes:
@@ -60,16 +57,16 @@ def test_every_damaged_byte_of_an_object_is_found(store):
         digest = transaction.add_bytes(bytes(range(64)))
         transaction.commit()
     for position in range(64):
-        flip(path_of(store, digest), position, position % 8)
+        flip(object_path(store, digest), position, position % 8)
         (finding,) = check_store(store).findings
         assert (finding.kind, finding.object) == ("object-digest", digest.hex())
-        flip(path_of(store, digest), position, position % 8)
+        flip(object_path(store, digest), position, position % 8)
     assert check_store(store).findings == ()
 
 
 @pytest.mark.parametrize("change", ["truncate", "extend", "swap", "symlink", "directory", "fifo", "empty"])
 def test_a_changed_object_is_found_and_mended(store, image, twin, change):
-    path = path_of(store, largest(store))
+    path = object_path(store, largest(store))
     path.chmod(0o644)
     data = path.read_bytes()
     if change == "truncate":
@@ -77,13 +74,13 @@ def test_a_changed_object_is_found_and_mended(store, image, twin, change):
     elif change == "extend":
         path.write_bytes(data + b"\0")
     elif change == "swap":
-        shutil.copy(path_of(store, image), path)
+        shutil.copy(object_path(store, image), path)
     elif change == "empty":
         path.write_bytes(b"")
     else:
         path.unlink()
         if change == "symlink":
-            path.symlink_to(path_of(twin, largest(twin)))
+            path.symlink_to(object_path(twin, largest(twin)))
         elif change == "directory":
             path.mkdir()
         else:
@@ -99,12 +96,12 @@ def test_a_changed_object_is_found_and_mended(store, image, twin, change):
 
 def test_repair_does_not_take_a_damaged_replacement(store, image, twin):
     victim = largest(store)
-    flip(path_of(store, victim))
-    flip(path_of(twin, victim), 7)
+    flip(object_path(store, victim))
+    flip(object_path(twin, victim), 7)
     report = repair_store(store, sources=[twin])
     finding = next(finding for finding in report.findings if finding.kind == "object-digest")
     assert finding.repaired.startswith("moved to cfsbuild/trash/quarantine-")
-    assert not path_of(store, victim).exists()
+    assert not object_path(store, victim).exists()
     assert (store.path / finding.repaired.removeprefix("moved to ")).stat().st_size == 70_000 * 16
     # The image lacks an object now, and that is still damage.
     assert report.damage == 1
@@ -112,22 +109,22 @@ def test_repair_does_not_take_a_damaged_replacement(store, image, twin):
 
 
 def test_after_a_repair_without_replacement_a_build_restores_the_image(store, image):
-    flip(path_of(store, largest(store)))
+    flip(object_path(store, largest(store)))
     repair_store(store)
     assert store_driver.build(store, "one") == image
     assert check_store(store).findings == ()
 
 
 def test_a_missing_object_is_found_and_fetched(store, image, twin):
-    path_of(store, largest(store)).unlink()
+    object_path(store, largest(store)).unlink()
     assert kinds(check_store(store)) == {"image-incomplete", "stale"}
     assert repair_store(store, sources=[twin]).damage == 0
     assert check_store(store).findings == ()
 
 
 def test_a_missing_image_is_fetched_with_the_objects_that_it_needs(store, image, twin):
-    path_of(store, image).unlink()
-    path_of(store, largest(store)).unlink()
+    object_path(store, image).unlink()
+    object_path(store, largest(store)).unlink()
     report = check_store(store)
     assert "image-missing" in kinds(report)
     assert repair_store(store, sources=[twin]).damage == 0
@@ -135,7 +132,7 @@ def test_a_missing_image_is_fetched_with_the_objects_that_it_needs(store, image,
 
 
 def test_a_damaged_image_is_found_and_mended(store, image, twin):
-    flip(path_of(store, image), 1500)
+    flip(object_path(store, image), 1500)
     assert {"object-digest", "image-damaged"} <= kinds(check_store(store))
     assert repair_store(store, sources=[twin]).damage == 0
     assert check_store(store).findings == ()
@@ -231,7 +228,7 @@ def test_an_image_that_is_no_image_is_found(store):
 
 
 def test_a_writable_object_is_noted_and_set_right(store, image):
-    path = path_of(store, image)
+    path = object_path(store, image)
     path.chmod(0o644)
     report = check_store(store)
     assert (kinds(report), report.damage) == ({"object-mode"}, 0)
@@ -247,7 +244,7 @@ def test_leftovers_are_noted_and_removed(store, image):
 
 
 def test_fsck_changes_nothing(store, image):
-    flip(path_of(store, largest(store)))
+    flip(object_path(store, largest(store)))
     (store.path / "objects/stray").write_bytes(b"")
 
     def state() -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import store_driver
-from store_driver import names
+from store_driver import names, object_path
 
 from cfsbuild import events
 from cfsbuild.errors import StoreError
@@ -276,7 +276,7 @@ def test_streams_of_composefs_rs_keep_every_object(store):
 def test_a_damaged_image_stops_gc_since_nobody_knows_what_it_needs(store):
     image = store_driver.build(store, "one")
     (store.path / "cfsbuild/images" / image.hex()).unlink()
-    path = store.objects_path / image.hex()[:2] / image.hex()[2:]
+    path = object_path(store, image)
     data = bytearray(path.read_bytes())
     data[2000] ^= 1
     path.chmod(0o644)

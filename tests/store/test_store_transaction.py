@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_driver import names
+from store_driver import names, object_path
 
 from cfsbuild.errors import InputError, StoreError, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
@@ -56,7 +56,7 @@ def test_an_object_lies_where_its_digest_says_and_cannot_be_written(store):
         digest = transaction.add_bytes(data)
         transaction.commit()
     assert digest == small_file_digest(data)
-    path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+    path = object_path(store, digest)
     assert path.read_bytes() == data
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
     assert path.stat().st_nlink == 1
@@ -192,7 +192,7 @@ def test_an_object_of_the_wrong_size_is_replaced(store):
     with store.transaction() as transaction:
         digest = transaction.add_bytes(b"d" * 100)
         transaction.commit()
-    path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+    path = object_path(store, digest)
     path.chmod(0o644)
     path.write_bytes(b"")
     with store.transaction() as transaction:
@@ -207,7 +207,7 @@ def test_another_users_object_is_hashed_before_it_is_used(store):
         good, bad = transaction.add_bytes(b"g" * 100), transaction.add_bytes(b"b" * 100)
         transaction.commit()
     for digest in (good, bad):
-        path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+        path = object_path(store, digest)
         if digest == bad:
             path.chmod(0o644)
             path.write_bytes(b"x" * 100)
@@ -238,7 +238,7 @@ def test_in_a_shared_store_a_result_with_a_forged_object_is_a_miss(store):
         digest = transaction.add_bytes(b"d" * 100)
         transaction.put_result(node_result(transaction.put_layer(layer_with(digest, 100))))
         transaction.commit()
-    path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+    path = object_path(store, digest)
     os.chown(path, 65534, 65534)
     store.path.chmod(0o775)
     with Store.open(store.path, shared=True) as shared:
@@ -258,7 +258,7 @@ def test_a_damaged_object_is_not_read(store):
     with store.transaction() as transaction:
         digest = transaction.add_bytes(b"d" * 100)
         transaction.commit()
-    path = store.objects_path / digest.hex()[:2] / digest.hex()[2:]
+    path = object_path(store, digest)
     path.chmod(0o644)
     path.write_bytes(b"e" * 100)
     with pytest.raises(VerificationError, match="damaged"):
@@ -273,7 +273,7 @@ def test_a_result_of_which_a_part_is_gone_is_a_miss(store, remove):
         transaction.put_result(node_result(name))
         transaction.commit()
     path = {
-        "object": store.objects_path / digest.hex()[:2] / digest.hex()[2:],
+        "object": object_path(store, digest),
         "layer": store.path / "cfsbuild/layers" / name,
         "result": store.path / "cfsbuild/nodes" / KEY,
     }[remove]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import store_driver
+from store_driver import object_path
 
 from cfsbuild.fsverity import kernel
 from cfsbuild.store.enforce import enable_all
@@ -43,7 +44,7 @@ def main(top: Path) -> None:
         say("measured", measured_as_named(store))
         say("same-again", store_driver.build(store, "one") == image)
         say("clean", check_store(store).findings == ())
-        path = store.objects_path / image.hex()[:2] / image.hex()[2:]
+        path = object_path(store, image)
         data = path.read_bytes()
         path.unlink()
         path.write_bytes(data)
