@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfsbuild.build.executors.local import Executor, LocalExecutor
+from cfsbuild.build.cancelling import CancellableSink
+from cfsbuild.build.context import BuildContext, BuildFailedError, Done
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.node_job import run_node
 from cfsbuild.build.outputs import write_outputs
 from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, JobReport
-from cfsbuild.build.session import BuildFailedError, Done, Session
-from cfsbuild.build.sink import CancellableSink
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
 from cfsbuild.build.target_job import run_target, run_tree
+from cfsbuild.build.workers import Workers
 from cfsbuild.errors import CfsError
 from cfsbuild.events import (
     BuildFinished,
@@ -67,7 +67,6 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     durability: Durability = Durability.BATCH,
     listener: Listener = ignore,
     sources: Sources | None = None,
-    executor: Executor | None = None,
 ) -> Executed:
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
@@ -80,7 +79,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     path = state_path(store.state_path, plan.recipe.path, plan.recipe.image_name, output)
     with store.transaction(durability=durability) as transaction:
         sink = CancellableSink(transaction)
-        session = Session(
+        build = BuildContext(
             plan,
             store,
             node_kinds=node_kinds,
@@ -94,21 +93,21 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             force=lambda name: force is None or name in force,
             use_cache=use_cache,
         )
-        session.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
-        run = _Run(session, executor or LocalExecutor(jobs), keep_going=keep_going)
+        build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
+        run = _Run(build, Workers(jobs), keep_going=keep_going)
         try:
             with cycle_collector_paused():
                 run.all()
         finally:
             sink.cancel()
-            session.listener.close()
-            run.executor.close(patience=PATIENCE)
+            build.listener.close()
+            run.workers.close(patience=PATIENCE)
         transaction.commit()
     run.write_files(store.open_object)
-    save_state(path, _new_state(session))
+    save_state(path, _new_state(build))
     run.raise_failures()
-    result = _result(session, time.monotonic() - began)
-    session.listener(
+    result = _result(build, time.monotonic() - began)
+    build.listener(
         BuildFinished(
             image=result.image,
             digest=result.digest,
@@ -117,18 +116,18 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             cached=result.cached,
         )
     )
-    files = tuple(record for done in session.done.values() for record in done.files)
+    files = tuple(record for done in build.done.values() for record in done.files)
     return Executed(result=result, files=files)
 
 
 class _Run:
-    """The scheduler: one thread decides, the executor's threads work."""
+    """The scheduler: one thread decides, the workers work."""
 
-    def __init__(self, session: Session, executor: Executor, *, keep_going: bool) -> None:
-        self.executor = executor
-        self._session = session
+    def __init__(self, build: BuildContext, workers: Workers, *, keep_going: bool) -> None:
+        self.workers = workers
+        self._build = build
         self._keep_going = keep_going
-        self._waiting = {job.name: set(job.inputs) for job in session.plan.jobs.values()}
+        self._waiting = {job.name: set(job.inputs) for job in build.plan.jobs.values()}
         self._running = 0
         self._outputs: dict[str, TargetOutput] = {}
         self._errors: list[CfsError] = []
@@ -137,9 +136,9 @@ class _Run:
         """Run every job, or until one fails; raises only what is no `CfsError`."""
         self._submit_ready()
         while self._running:
-            completion = self.executor.next()
+            completion = self.workers.next()
             self._running -= 1
-            job = self._session.plan.jobs[completion.token]
+            job = self._build.plan.jobs[completion.token]
             if completion.error is None:
                 self._finished(job, completion.value)
             elif isinstance(completion.error, CfsError):
@@ -159,45 +158,45 @@ class _Run:
     def write_files(self, open_image: Callable[[bytes], int]) -> None:
         """Put the files of the targets that ran into the output directory."""
         for name, output in self._outputs.items():
-            records = write_outputs(self._session.output, output.files, open_image)
-            self._session.done[name] = msgspec.structs.replace(self._session.done[name], files=records)
+            records = write_outputs(self._build.output, output.files, open_image)
+            self._build.done[name] = msgspec.structs.replace(self._build.done[name], files=records)
 
     def _submit_ready(self) -> None:
         ready = [name for name, inputs in self._waiting.items() if not inputs]
         for name in ready:
             del self._waiting[name]
             self._running += 1
-            job = self._session.plan.jobs[name]
-            self.executor.submit(name, lambda job=job: _work(self._session, job))  # type: ignore[misc]
+            job = self._build.plan.jobs[name]
+            self.workers.submit(name, lambda job=job: _work(self._build, job))  # type: ignore[misc]
 
     def _finished(self, job: Job, value: tuple[Done, TargetOutput | None]) -> None:
         done, output = value
-        self._session.done[job.name] = done
+        self._build.done[job.name] = done
         if output is not None:
             self._outputs[job.name] = output
-        self._session.listener(_event(job, done))
+        self._build.listener(_event(job, done))
         for inputs in self._waiting.values():
             inputs.discard(job.name)
 
     def _failed(self, job: Job, error: CfsError) -> None:
         self._errors.append(error)
-        self._session.listener(JobFailed(job=job.name, kind=job.kind, brief=error.brief))
+        self._build.listener(JobFailed(job=job.name, kind=job.kind, brief=error.brief))
         if self._keep_going:
             self._skip_dependents(job.name)
 
     def _skip_dependents(self, name: str) -> None:
         for dependent in [other for other, inputs in self._waiting.items() if name in inputs]:
             if self._waiting.pop(dependent, None) is not None:
-                self._session.listener(JobSkipped(job=dependent, because=name))
+                self._build.listener(JobSkipped(job=dependent, because=name))
                 self._skip_dependents(dependent)
 
 
-def _work(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
+def _work(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None]:
     if job.role == NODE:
-        return run_node(session, job), None
+        return run_node(build, job), None
     if job.role == TREE:
-        return run_tree(session, job), None
-    return run_target(session, job)
+        return run_tree(build, job), None
+    return run_target(build, job)
 
 
 def _event(job: Job, done: Done) -> Event:
@@ -208,11 +207,11 @@ def _event(job: Job, done: Done) -> Event:
     return JobFinished(job=job.name, kind=job.kind, key=done.key, output=done.output, seconds=done.seconds)
 
 
-def _new_state(session: Session) -> BuildState:
+def _new_state(build: BuildContext) -> BuildState:
     """Return the state after this build: jobs that failed or were skipped keep what was known of them."""
-    jobs = {name: run for name, run in session.before.jobs.items() if name in session.plan.jobs}
-    for name, done in session.done.items():
-        last = session.last(name)
+    jobs = {name: run for name, run in build.before.jobs.items() if name in build.plan.jobs}
+    for name, done in build.done.items():
+        last = build.last(name)
         jobs[name] = LastRun(
             key=done.key,
             components=done.components,
@@ -220,18 +219,18 @@ def _new_state(session: Session) -> BuildState:
             outcome=done.outcome,
             seconds=done.seconds,
             reasons=done.reasons or (last.reasons if last is not None and last.key == done.key else ()),
-            inputs=session.outputs(session.plan.jobs[name].inputs),
+            inputs=build.outputs(build.plan.jobs[name].inputs),
             reference=done.reference,
             files=done.files,
         )
-    return BuildState(image=session.plan.recipe.image_name, jobs=jobs, trees=session.trees.known)
+    return BuildState(image=build.plan.recipe.image_name, jobs=jobs, trees=build.trees.known)
 
 
-def _result(session: Session, seconds: float) -> BuildResult:
+def _result(build: BuildContext, seconds: float) -> BuildResult:
     images = []
     reports = []
-    for job in session.plan.jobs.values():
-        done = session.done[job.name]
+    for job in build.plan.jobs.values():
+        done = build.done[job.name]
         reports.append(
             JobReport(
                 job=job.name,
@@ -244,10 +243,10 @@ def _result(session: Session, seconds: float) -> BuildResult:
             )
         )
         if job.role == TARGET:
-            files = tuple(str(session.output / record.name) for record in done.files)
+            files = tuple(str(build.output / record.name) for record in done.files)
             images.append(
                 ImageReport(target=job.local_name, digest=done.output, reference=done.reference, files=files)
             )
     return BuildResult(
-        image=session.plan.recipe.image_name, images=tuple(images), jobs=tuple(reports), seconds=seconds
+        image=build.plan.recipe.image_name, images=tuple(images), jobs=tuple(reports), seconds=seconds
     )

@@ -6,32 +6,37 @@ what another job would make anew cannot be foretold: its state is `pending`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cfsbuild.build import reasons as why
+from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import NODE, TREE, Job, Plan
 from cfsbuild.build.keys import key_of, layers_digest
 from cfsbuild.build.node_job import explain, prepare
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import CACHED
-from cfsbuild.build.session import Done, Session
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, load_state, state_path
-from cfsbuild.build.target_job import lacking, layer_components, target_components
+from cfsbuild.build.target_job import layer_components, target_components, why_emit, why_merge
 from cfsbuild.errors import CfsError
+from cfsbuild.events import ignore
 from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.nodes.kind import NodeKind
+from cfsbuild.nodes.registry import NODE_KINDS
 from cfsbuild.store.sink import HashOnly
-from cfsbuild.targets.kind import TargetKind
+from cfsbuild.targets.registry import TARGET_KINDS
 
 if TYPE_CHECKING:
+    from cfsbuild.build.memo import Request
     from cfsbuild.store.results import NodeResult
     from cfsbuild.store.store import Store
     from cfsbuild.tree.layer import Layer
+
+FORECAST_VERSION = 1
 
 UP_TO_DATE = "up-to-date"
 RUN = "run"
@@ -108,101 +113,104 @@ class ReadOnlySink(HashOnly):
         """Change nothing."""
 
 
-def forecast(  # noqa: PLR0913 (what a build is given, without what it writes)
-    plan: Plan,
-    store: Store | None,
-    *,
-    node_kinds: Mapping[str, NodeKind],
-    target_kinds: Mapping[str, TargetKind],
-    store_path: Path,
-    output: Path,
-    force: Collection[str] | None = (),
+def forecast(
+    plan: Plan, request: Request, *, nodes: tuple[str, ...] = (), force: tuple[str, ...] | None = ()
 ) -> list[Forecast]:
-    """Return what would become of each job, in the plan's order. `store` is None when there is none."""
+    """Return what would become of `nodes` (all jobs when none are named), in the plan's order.
+
+    Raises `UsageError` for a node that does not exist.
+    """
+    from cfsbuild.store.store import Store  # noqa: PLC0415 (the store may not be there yet)
+
+    wanted = {plan.job(name).name for name in nodes} or set(plan.jobs)
+    path = Path(request.store)
+    with contextlib.ExitStack() as stack:
+        store = None
+        if (path / "meta.json").exists():
+            trusted, shared = request.trusted_uids, request.shared_store
+            store = stack.enter_context(Store.open(path, read_only=True, trusted_uids=trusted, shared=shared))
+        build = _context(plan, store, request, force)
+        found = [_with_last(build, _foretell(build, job)) for job in plan.jobs.values()]
+    return [one for one in found if one.job in wanted]
+
+
+def _context(
+    plan: Plan, store: Store | None, request: Request, force: tuple[str, ...] | None
+) -> BuildContext:
     directory, state = None, BuildState()
+    output = Path(request.output)
     if store is not None:
         directory = store.state_path
         state = load_state(state_path(directory, plan.recipe.path, plan.recipe.image_name, output))
     algorithm = Algorithm(plan.recipe.algorithm)
-    session = Session(
+    return BuildContext(
         plan,
-        store if store is not None else NoStore(store_path, algorithm),
-        node_kinds=node_kinds,
-        target_kinds=target_kinds,
+        store if store is not None else NoStore(Path(request.store), algorithm),
+        node_kinds=NODE_KINDS,
+        target_kinds=TARGET_KINDS,
         sink=ReadOnlySink(algorithm),
         state=state,
         sources=Sources(directory),
-        listener=lambda event: None,  # noqa: ARG005 (nobody listens)
+        listener=ignore,
         output=output,
         jobs=1,
         force=lambda name: force is None or name in force,
     )
-    return [_with_last(session, _foretell(session, job)) for job in plan.jobs.values()]
 
 
-def _foretell(session: Session, job: Job) -> Forecast:
+def _foretell(build: BuildContext, job: Job) -> Forecast:
     pending = tuple(
-        Reason(reason=why.INPUT_PENDING, subject=name) for name in job.inputs if name not in session.done
+        Reason(reason=why.INPUT_PENDING, subject=name) for name in job.inputs if name not in build.done
     )
     if pending:
         return Forecast(job=job.name, kind=job.kind, state=PENDING, reasons=pending)
     try:
         if job.role == NODE:
-            return _foretell_node(session, job)
-        return _foretell_tree(session, job) if job.role == TREE else _foretell_target(session, job)
+            return _foretell_node(build, job)
+        return _foretell_tree(build, job) if job.role == TREE else _foretell_target(build, job)
     except CfsError as error:
         return Forecast(job=job.name, kind=job.kind, state=FAILED, error=error.brief)
 
 
-def _foretell_node(session: Session, job: Job) -> Forecast:
-    node = prepare(session, job)
-    forced = session.force(job.name)
-    cached = None if forced else session.cached(node.key)
+def _foretell_node(build: BuildContext, job: Job) -> Forecast:
+    node = prepare(build, job)
+    forced = build.force(job.name)
+    cached = None if forced else build.cached(node.key)
     if cached is None:
-        found = explain(session, node, forced=forced)
-        return Forecast(job=job.name, kind=job.kind, state=RUN, key=node.key, reasons=found)
+        return _forecast(job, node.key, explain(build, node, forced=forced))
     result, layer = cached
-    session.done[job.name] = Done(
+    build.done[job.name] = Done(
         key=node.key, components=node.components, output=result.layer, outcome=CACHED, layer=layer
     )
-    return Forecast(job=job.name, kind=job.kind, state=UP_TO_DATE, key=node.key)
+    return _forecast(job, node.key)
 
 
-def _foretell_tree(session: Session, job: Job) -> Forecast:
-    outputs = session.outputs(job.layers)
-    key = layers_digest(session.trees.uses(job.layers, outputs))
-    known = key in session.before.trees
-    session.done[job.name] = Done(
+def _foretell_tree(build: BuildContext, job: Job) -> Forecast:
+    outputs = build.outputs(job.layers)
+    key = layers_digest(build.trees.uses(job.layers, outputs))
+    components = layer_components(build, job)
+    found = why_merge(build, job, key, components)
+    build.done[job.name] = Done(
         key=key,
-        components=layer_components(session, job),
-        output=session.trees.digest(job.layers, outputs),
+        components=components,
+        output=build.trees.digest(job.layers, outputs),
         outcome=CACHED,
     )
-    state = UP_TO_DATE if known else RUN
-    last = session.last(job.name)
-    found: tuple[Reason, ...] = ()
-    if not known:
-        found = (
-            why.differences(last.components, layer_components(session, job))
-            if last
-            else (Reason(reason=why.FIRST_BUILD),)
-        )
-    return Forecast(job=job.name, kind=job.kind, state=state, key=key, reasons=found)
+    return _forecast(job, key, found)
 
 
-def _foretell_target(session: Session, job: Job) -> Forecast:
-    components = target_components(session, job)
+def _foretell_target(build: BuildContext, job: Job) -> Forecast:
+    components = target_components(build, job)
     key = key_of(components)
-    last, found = lacking(session, job, key)
-    if last is not None and not found:
-        if last.key == key:
-            return Forecast(job=job.name, kind=job.kind, state=UP_TO_DATE, key=key)
-        found = why.differences(last.components, components)
-    return Forecast(job=job.name, kind=job.kind, state=RUN, key=key, reasons=found)
+    return _forecast(job, key, why_emit(build, job, build.last(job.name), key, components))
 
 
-def _with_last(session: Session, found: Forecast) -> Forecast:
-    last = session.last(found.job)
+def _forecast(job: Job, key: str, found: tuple[Reason, ...] = ()) -> Forecast:
+    return Forecast(job=job.name, kind=job.kind, state=RUN if found else UP_TO_DATE, key=key, reasons=found)
+
+
+def _with_last(build: BuildContext, found: Forecast) -> Forecast:
+    last = build.last(found.job)
     if last is None:
         return found
     return msgspec.structs.replace(

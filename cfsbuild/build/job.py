@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from cfsbuild.errors import UsageError
-from cfsbuild.nodes.kind import Owners
+from cfsbuild.errors import Problem, RecipeError, UsageError
+from cfsbuild.nodes.kind import NodeKind, Owners
 from cfsbuild.recipe.model import NodeSpec, Recipe, TargetSpec
+from cfsbuild.targets.kind import TargetKind
 
 if TYPE_CHECKING:
     import networkx as nx
+
+Spec = TypeVar("Spec", NodeSpec, TargetSpec)
 
 NODE: Final = "node"
 TREE: Final = "tree"
@@ -98,3 +103,54 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for job in self.jobs.values():
             graph.add_edges_from((need, job.name) for need in job.needs)
         return graph
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return `plan` as a document that `decode_plan` reads back."""
+    return msgspec.msgpack.encode(plan, enc_hook=_encode)
+
+
+def decode_plan(
+    data: bytes, node_kinds: Mapping[str, NodeKind], target_kinds: Mapping[str, TargetKind]
+) -> Plan:
+    """Return the plan in `data`; raises `msgspec.ValidationError` if this program has other kinds or types.
+
+    Local sources may have vanished since: raises `RecipeError` with what each kind's `check` finds.
+    """
+    plan = msgspec.msgpack.decode(data, type=Plan, dec_hook=_decode)
+    recipes = tuple(_typed(recipe, node_kinds, target_kinds) for recipe in plan.recipes)
+    problems: list[Problem] = []
+    for recipe in recipes:
+        for spec in recipe.nodes.values():
+            problems.extend(node_kinds[spec.kind].check(spec))
+    if problems:
+        raise RecipeError(tuple(problems))
+    return msgspec.structs.replace(plan, recipes=recipes)
+
+
+def _typed(
+    recipe: Recipe, node_kinds: Mapping[str, NodeKind], target_kinds: Mapping[str, TargetKind]
+) -> Recipe:
+    return msgspec.structs.replace(
+        recipe,
+        nodes={name: _with_params(spec, node_kinds) for name, spec in recipe.nodes.items()},
+        targets={name: _with_params(spec, target_kinds) for name, spec in recipe.targets.items()},
+    )
+
+
+def _with_params(spec: Spec, kinds: Mapping[str, NodeKind] | Mapping[str, TargetKind]) -> Spec:
+    if spec.kind not in kinds:
+        raise msgspec.ValidationError(f"unknown kind {spec.kind!r}")
+    return msgspec.structs.replace(spec, params=msgspec.convert(spec.params, kinds[spec.kind].params))
+
+
+def _encode(value: Any) -> Any:  # noqa: ANN401 (msgspec's hook)
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"a plan cannot hold {type(value).__name__}")
+
+
+def _decode(kind: type, value: Any) -> Any:  # noqa: ANN401 (msgspec's hook)
+    if issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError(f"a plan cannot hold {kind.__name__}")

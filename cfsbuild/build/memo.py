@@ -62,7 +62,7 @@ class SourceRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """One image: its plan (`remembered.encode_plan`), what came out, and the files that were written."""
+    """One image: its plan (`job.encode_plan`), what came out, and the files that were written."""
 
     plan: bytes
     result: BuildResult
@@ -117,10 +117,15 @@ def program_identity() -> str:
     return f"{cfsbuild.__version__} {count} {newest}"
 
 
+def state_directory(request: Request) -> Path:
+    """Return this user's directory in the store: `Store.state_path`, without opening the store."""
+    return Path(request.store) / "cfsbuild" / "state" / str(os.geteuid())
+
+
 def memo_path(request: Request) -> Path:
     """Return where the memo for `request` is kept."""
     name = f"memo-{digest_of(repr(request).encode(errors='surrogateescape'))[:32]}"
-    return Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()) / name
+    return state_directory(request) / name
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

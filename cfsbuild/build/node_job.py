@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from cfsbuild.build import reasons as why
+from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components, key_of, node_components
 from cfsbuild.build.reasons import Reason
-from cfsbuild.build.result import CACHED, CUT_OFF, RAN
-from cfsbuild.build.session import Done, Session
+from cfsbuild.build.result import RAN
 from cfsbuild.errors import BuildError, InputError
 from cfsbuild.events import JobStarted
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
@@ -33,32 +33,32 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
-def prepare(session: Session, job: Job) -> Prepared:
+def prepare(build: BuildContext, job: Job) -> Prepared:
     """Gather the sources of a node job, whose inputs are done, and make its key."""
-    spec = session.plan.node(job)
-    kind = session.node_kinds[job.kind]
+    spec = build.plan.node(job)
+    kind = build.node_kinds[job.kind]
     context = NodeContext(
         spec=spec,
-        sink=session.sink,
+        sink=build.sink,
         owners=job.owners,
-        epoch=session.plan.recipes[job.recipe].epoch if kind.sees_epoch else 0,
-        jobs=session.jobs,
-        listener=session.listener,
-        state=session.sources.directory,
-        scan=session.sources.scan,
-        image_tree=lambda asked: _image_tree(session, job, asked),
-        read_object=session.sink.read_object,
+        epoch=build.plan.recipes[job.recipe].epoch if kind.sees_epoch else 0,
+        jobs=build.jobs,
+        listener=build.listener,
+        state=build.sources.directory,
+        scan=build.sources.scan,
+        image_tree=lambda asked: _image_tree(build, job, asked),
+        read_object=build.sink.read_object,
     )
-    session.sources.observe(job.name, kind, spec)
-    fingerprint = _fingerprint(session, job, kind, context)
+    build.sources.observe(job.name, kind, spec)
+    fingerprint = _fingerprint(build, job, kind, context)
     components = node_components(
         kind,
         spec.params,
-        algorithm=session.algorithm,
+        algorithm=build.algorithm,
         owners=job.owners,
         sources=fingerprint.digests,
         epoch=context.epoch,
-        input_digest=session.trees.digest(job.layers, session.outputs(job.layers)) if kind.reads else "",
+        input_digest=build.trees.digest(job.layers, build.outputs(job.layers)) if kind.reads else "",
     )
     return Prepared(
         job=job,
@@ -71,46 +71,46 @@ def prepare(session: Session, job: Job) -> Prepared:
     )
 
 
-def _fingerprint(session: Session, job: Job, kind: NodeKind, context: NodeContext) -> Fingerprint:
+def _fingerprint(build: BuildContext, job: Job, kind: NodeKind, context: NodeContext) -> Fingerprint:
     """Gather; but what a nested recipe's tree is called is known already, without merging it."""
     if job.nested:
-        return Fingerprint(digests={"recipe": session.done[job.nested].output})
+        return Fingerprint(digests={"recipe": build.done[job.nested].output})
     return kind.gather(context, context.spec.params)
 
 
-def run_node(session: Session, job: Job) -> Done:
+def run_node(build: BuildContext, job: Job) -> Done:
     """Return what the node job gives, from the store if it is known there.
 
     Errors about what a node is made of say where the node stands in the recipe.
     """
     try:
-        return _run_node(session, job)
+        return _run_node(build, job)
     except (BuildError, InputError) as error:
         if error.origin is None:
-            error.origin = session.plan.node(job).origin
+            error.origin = build.plan.node(job).origin
         raise
 
 
-def _run_node(session: Session, job: Job) -> Done:
+def _run_node(build: BuildContext, job: Job) -> Done:
     began = time.monotonic()
-    node = prepare(session, job)
-    forced = session.force(job.name)
-    cached = None if forced else session.cached(node.key)
+    node = prepare(build, job)
+    forced = build.force(job.name)
+    cached = None if forced else build.cached(node.key)
     if cached is not None:
         result, layer = cached
         return Done(
             key=node.key,
             components=node.components,
             output=result.layer,
-            outcome=CUT_OFF if _input_ran(session, job) else CACHED,
+            outcome=build.spared(job),
             seconds=time.monotonic() - began,
             layer=layer,
         )
-    reasons = explain(session, node, forced=forced)
-    session.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
-    layer = _produce(session, node)
-    name = session.sink.put_layer(layer)
-    session.sink.put_result(_result(node, layer, name))
+    reasons = explain(build, node, forced=forced)
+    build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
+    layer = _produce(build, node)
+    name = build.sink.put_layer(layer)
+    build.sink.put_result(_result(node, layer, name))
     return Done(
         key=node.key,
         components=node.components,
@@ -122,34 +122,30 @@ def _run_node(session: Session, job: Job) -> Done:
     )
 
 
-def explain(session: Session, node: Prepared, *, forced: bool) -> tuple[Reason, ...]:
+def explain(build: BuildContext, node: Prepared, *, forced: bool) -> tuple[Reason, ...]:
     """Return why a node whose result cannot be used has to run."""
     if forced:
         return (Reason(reason=why.FORCED),)
-    last = session.last(node.job.name)
+    last = build.last(node.job.name)
     if last is None:
         return (Reason(reason=why.FIRST_BUILD),)
     found = why.differences(last.components, node.components)
     if not found:
         return (Reason(reason=why.RESULT_MISSING),)
-    return why.with_nodes(found, last.inputs, session.outputs(node.job.inputs))
+    return why.with_nodes(found, last.inputs, build.outputs(node.job.inputs))
 
 
-def _input_ran(session: Session, job: Job) -> bool:
-    return any(session.done[name].outcome in {RAN, CUT_OFF} for name in job.inputs)
-
-
-def _produce(session: Session, node: Prepared) -> Layer:
+def _produce(build: BuildContext, node: Prepared) -> Layer:
     context = node.context
     if node.kind.reads:
-        tree = session.trees.merged(node.job.layers, session.outputs(node.job.layers)).tree
+        tree = build.trees.merged(node.job.layers, build.outputs(node.job.layers)).tree
         context = msgspec.structs.replace(context, input=tree)
     fingerprint = node.fingerprint
     if node.job.nested:
         fingerprint = node.kind.gather(context, node.spec.params)
         _check_nested(node, fingerprint)
     layer = node.kind.produce(context, node.spec.params, fingerprint)
-    changed = session.sources.changed(node.job.name)
+    changed = build.sources.changed(node.job.name)
     if changed:
         raise BuildError(
             f"source changed while building: {changed}",
@@ -184,18 +180,18 @@ def _result(node: Prepared, layer: Layer, name: str) -> NodeResult:
     )
 
 
-def _image_tree(session: Session, job: Job, asked: NodeSpec) -> Tree:
+def _image_tree(build: BuildContext, job: Job, asked: NodeSpec) -> Tree:
     """Return the tree that an image node takes in: the nested recipe's, or that of an image in the store."""
     if job.nested:
-        tree_job = session.plan.jobs[job.nested]
-        return session.trees.merged(tree_job.layers, session.outputs(tree_job.layers)).tree
-    return stored_tree(session, asked)
+        tree_job = build.plan.jobs[job.nested]
+        return build.trees.merged(tree_job.layers, build.outputs(tree_job.layers)).tree
+    return stored_tree(build, asked)
 
 
-def stored_tree(session: Session, asked: NodeSpec) -> Tree:
+def stored_tree(build: BuildContext, asked: NodeSpec) -> Tree:
     """Return the tree of the stored image that `asked` names; raises `StoreError` when there is none."""
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415 (few recipes take in a stored image)
     from cfsbuild.tree.flavour import from_dump  # noqa: PLC0415
 
-    store: Any = session.store
+    store: Any = build.store
     return from_dump(read_image(store.read_image(asked.params.image)).entries())

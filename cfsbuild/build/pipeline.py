@@ -77,7 +77,7 @@ def build(
 
 def new_sources(request: Request) -> Sources:
     """Return the signatures of a build that has not begun: none."""
-    return Sources(Path(request.store) / "cfsbuild" / "state" / str(os.geteuid()))
+    return Sources(memo.state_directory(request))
 
 
 def build_plans(  # noqa: PLR0913 (what a build is given)
@@ -183,7 +183,7 @@ def _only(spec: NodeSpec, recipes: list[Recipe]) -> Recipe:
 
 
 def _recalled_plans(documents: Iterable[bytes]) -> list[Plan]:
-    from cfsbuild.build.remembered import decode_plan  # noqa: PLC0415
+    from cfsbuild.build.job import decode_plan  # noqa: PLC0415
     from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
     from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
 
@@ -204,7 +204,7 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
     listener: Listener,
 ) -> memo.Built:
     from cfsbuild.build.execute import execute  # noqa: PLC0415
-    from cfsbuild.build.remembered import encode_plan  # noqa: PLC0415
+    from cfsbuild.build.job import encode_plan  # noqa: PLC0415
     from cfsbuild.nodes.registry import NODE_KINDS  # noqa: PLC0415
     from cfsbuild.targets.registry import TARGET_KINDS  # noqa: PLC0415
 

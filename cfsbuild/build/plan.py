@@ -6,7 +6,7 @@ recipe declares them (included files first). It does not depend on names, so ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,13 +240,3 @@ def _suggest(name: str, known: Mapping[str, Any]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + (", ".join(known) or "none")
-
-
-def plan_files(planned: Plan) -> Iterator[Path]:
-    """Yield every file whose text shaped `planned`, without repetition."""
-    seen: set[Path] = set()
-    for recipe in planned.recipes:
-        for file in recipe.files:
-            if file not in seen:
-                seen.add(file)
-                yield file

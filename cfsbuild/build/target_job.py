@@ -7,112 +7,116 @@ import time
 import msgspec
 
 from cfsbuild.build import reasons as why
+from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import KEY_FORMAT, Components, canonical_json, digest_of, key_of, layers_digest
 from cfsbuild.build.outputs import altered
 from cfsbuild.build.reasons import Reason
-from cfsbuild.build.result import CACHED, CUT_OFF, RAN
-from cfsbuild.build.session import Done, Session
+from cfsbuild.build.result import RAN
 from cfsbuild.build.state import LastRun
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
 
 
-def run_tree(session: Session, job: Job) -> Done:
+def run_tree(build: BuildContext, job: Job) -> Done:
     """Return the digest of the tree that a nested recipe's layers merge to."""
     began = time.monotonic()
-    outputs = session.outputs(job.layers)
-    components = layer_components(session, job)
-    key = layers_digest(session.trees.uses(job.layers, outputs))
-    known = key in session.trees.known
-    reasons: tuple[Reason, ...] = ()
-    if not known:
-        last = session.last(job.name)
-        reasons = (why.differences(last.components, components) if last else ()) or (
-            Reason(reason=why.FIRST_BUILD if last is None else why.RESULT_MISSING),
-        )
-        session.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
+    outputs = build.outputs(job.layers)
+    components = layer_components(build, job)
+    key = layers_digest(build.trees.uses(job.layers, outputs))
+    reasons = why_merge(build, job, key, components)
+    if reasons:
+        build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
     return Done(
         key=key,
         components=components,
-        output=session.trees.digest(job.layers, outputs),
-        outcome=_spared(session, job) if known else RAN,
+        output=build.trees.digest(job.layers, outputs),
+        outcome=RAN if reasons else build.spared(job),
         seconds=time.monotonic() - began,
         reasons=reasons,
     )
 
 
-def layer_components(session: Session, job: Job) -> Components:
+def why_merge(build: BuildContext, job: Job, key: str, components: Components) -> tuple[Reason, ...]:
+    """Return why layers have to be merged; no reasons when it is known what they merge to."""
+    if key in build.trees.known:
+        return ()
+    last = build.last(job.name)
+    if last is None:
+        return (Reason(reason=why.FIRST_BUILD),)
+    return why.differences(last.components, components) or (Reason(reason=why.RESULT_MISSING),)
+
+
+def layer_components(build: BuildContext, job: Job) -> Components:
     """Return the key's components that say which layers a merge sees, by node, and how they are merged."""
-    outputs = session.outputs(job.layers)
+    outputs = build.outputs(job.layers)
     components = {f"layer.{name}": output for name, output in outputs.items()}
-    uses = session.trees.uses(job.layers, outputs)
+    uses = build.trees.uses(job.layers, outputs)
     order = [(name, use.needs, use.replaces, use.reads) for name, use in zip(job.layers, uses, strict=True)]
     components["order"] = digest_of(canonical_json(order))
     return components
 
 
-def target_components(session: Session, job: Job) -> Components:
+def target_components(build: BuildContext, job: Job) -> Components:
     """Return everything that the output of a target follows from."""
-    recipe = session.plan.recipes[job.recipe]
-    spec = session.plan.target(job)
-    kind = session.target_kinds[job.kind]
+    recipe = build.plan.recipes[job.recipe]
+    spec = build.plan.target(job)
+    kind = build.target_kinds[job.kind]
     components = {
         "format": str(KEY_FORMAT),
-        "algorithm": session.algorithm.value,
+        "algorithm": build.algorithm.value,
         "kind": kind.name,
         "kind-version": str(kind.version),
         "epoch": str(recipe.epoch),
         "image.name": recipe.image_name,
         "image.format": str(recipe.format),
-        **layer_components(session, job),
+        **layer_components(build, job),
     }
     for name, value in msgspec.to_builtins(spec.params).items():
         components[f"param.{name}"] = canonical_json(value).decode()
     return components
 
 
-def lacking(session: Session, job: Job, key: str) -> tuple[LastRun | None, tuple[Reason, ...]]:
-    """Return the last run of a target, and why it does not serve: no reasons when it does."""
-    last = session.last(job.name)
+def why_emit(
+    build: BuildContext, job: Job, last: LastRun | None, key: str, components: Components
+) -> tuple[Reason, ...]:
+    """Return why a target has to run; no reasons when what its `last` run gave still serves."""
     if last is None:
-        return None, (Reason(reason=why.FIRST_BUILD),)
-    if session.force(job.name):
-        return last, (Reason(reason=why.FORCED),)
+        return (Reason(reason=why.FIRST_BUILD),)
+    if build.force(job.name):
+        return (Reason(reason=why.FORCED),)
     if last.key != key:
-        return last, ()
-    digest = bytes.fromhex(last.output)
-    if not session.use_cache or not session.store.has_image(digest):
-        return last, (Reason(reason=why.RESULT_MISSING),)
-    return last, tuple(
-        Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(session.output, last.files)
+        return why.differences(last.components, components) or (Reason(reason=why.RESULT_MISSING),)
+    if not build.use_cache or not build.store.has_image(bytes.fromhex(last.output)):
+        return (Reason(reason=why.RESULT_MISSING),)
+    return tuple(
+        Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(build.output, last.files)
     )
 
 
-def run_target(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
+def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None]:
     """Return what a target gives, and its output if it ran: its files are written after the commit."""
     began = time.monotonic()
-    components = target_components(session, job)
+    components = target_components(build, job)
     key = key_of(components)
-    last, reasons = lacking(session, job, key)
+    last = build.last(job.name)
+    reasons = why_emit(build, job, last, key, components)
     if last is not None and not reasons:
-        if last.key == key:
-            _set_reference(session, last.reference, bytes.fromhex(last.output))
-            return _reuse(session, job, last, components, began), None
-        reasons = why.differences(last.components, components)
-    session.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
-    merged = session.trees.merged(job.layers, session.outputs(job.layers))
-    spec = session.plan.target(job)
+        _set_reference(build, last.reference, bytes.fromhex(last.output))
+        return _reuse(build, job, last, components, began), None
+    build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
+    merged = build.trees.merged(job.layers, build.outputs(job.layers))
+    spec = build.plan.target(job)
     context = TargetContext(
-        recipe=session.plan.recipes[job.recipe],
+        recipe=build.plan.recipes[job.recipe],
         spec=spec,
         source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),
-        sink=session.sink,
-        algorithm=session.algorithm,
-        jobs=session.jobs,
-        listener=session.listener,
+        sink=build.sink,
+        algorithm=build.algorithm,
+        jobs=build.jobs,
+        listener=build.listener,
     )
-    output = session.target_kinds[job.kind].emit(context, spec.params)
+    output = build.target_kinds[job.kind].emit(context, spec.params)
     done = Done(
         key=key,
         components=components,
@@ -125,24 +129,19 @@ def run_target(session: Session, job: Job) -> tuple[Done, TargetOutput | None]:
     return done, output
 
 
-def _set_reference(session: Session, name: str, digest: bytes) -> None:
+def _set_reference(build: BuildContext, name: str, digest: bytes) -> None:
     """Let the reference stand for the image again, if it does not."""
-    if name and session.store.resolve(name) != digest:
-        session.sink.set_ref(name, digest)
+    if name and build.store.resolve(name) != digest:
+        build.sink.set_ref(name, digest)
 
 
-def _reuse(session: Session, job: Job, last: LastRun, components: Components, began: float) -> Done:
+def _reuse(build: BuildContext, job: Job, last: LastRun, components: Components, began: float) -> Done:
     return Done(
         key=last.key,
         components=components,
         output=last.output,
-        outcome=_spared(session, job),
+        outcome=build.spared(job),
         seconds=time.monotonic() - began,
         reference=last.reference,
         files=last.files,
     )
-
-
-def _spared(session: Session, job: Job) -> str:
-    ran = any(session.done[name].outcome in {RAN, CUT_OFF} for name in job.inputs)
-    return CUT_OFF if ran else CACHED

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfsbuild.build.forecast import Forecast
+from cfsbuild.build.forecast import FORECAST_VERSION, Forecast, forecast
 from cfsbuild.build.pipeline import load_plans
 from cfsbuild.build.reasons import sentence
-from cfsbuild.build.why import WHY_VERSION, why
 from cfsbuild.cli.graph_svg import Node, draw
 from cfsbuild.cli.graph_text import dot, text_tree
 from cfsbuild.cli.output import write_bytes, write_json, write_lines
@@ -57,10 +56,13 @@ def command(  # noqa: PLR0913, PLR0917 (the verb's options)
     if len(plans) > 1 and form == "svg" and not settings.json:
         names = ", ".join(plan.recipe.image_name for plan in plans)
         raise UsageError(f"{recipe} describes {len(plans)} images", resolution=f"--image one of: {names}")
-    drawings = [(plan.recipe.image_name, _nodes(plan, why(plan, request), last=last)) for plan in plans]
+    drawings = [(plan.recipe.image_name, _nodes(plan, forecast(plan, request), last=last)) for plan in plans]
     if settings.json:
         write_json(
-            {"version": WHY_VERSION, "images": [{"image": name, "jobs": jobs} for name, jobs in drawings]}
+            {
+                "version": FORECAST_VERSION,
+                "images": [{"image": name, "jobs": jobs} for name, jobs in drawings],
+            }
         )
         return 0
     for title, nodes in drawings:

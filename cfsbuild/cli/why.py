@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from cfsbuild.build.forecast import Forecast
+from cfsbuild.build.forecast import FORECAST_VERSION, Forecast, forecast
 from cfsbuild.build.pipeline import load_plans
-from cfsbuild.build.why import WHY_VERSION, why
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.plan_text import job_lines, state_text
 from cfsbuild.cli.recipes import recipe_options, request_of
@@ -44,14 +43,14 @@ def command(  # noqa: PLR0913, PLR0917 (the verb's arguments and options)
     for plan in load_plans(request, environ=os.environ):
         if image is not None and plan.recipe.image_name != image:
             continue
-        found = why(plan, request, nodes=nodes)
+        found = forecast(plan, request, nodes=nodes)
         documents.append({"image": plan.recipe.image_name, "jobs": found})
         if not settings.json:
             write_lines(_text(settings, plan.recipe.image_name, found, detailed=bool(nodes)))
     if not documents:
         raise UsageError(f"{recipe} describes no image {image!r}")
     if settings.json:
-        write_json({"version": WHY_VERSION, "images": documents})
+        write_json({"version": FORECAST_VERSION, "images": documents})
     return 0
 
 

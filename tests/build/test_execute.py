@@ -8,9 +8,9 @@ import pytest
 from build_project import names
 
 from cfsbuild import events
+from cfsbuild.build.context import BuildFailedError
 from cfsbuild.build.execute import execute
 from cfsbuild.build.plan import plan
-from cfsbuild.build.session import BuildFailedError
 from cfsbuild.errors import BuildError, CfsError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfsbuild.build.job import decode_plan, encode_plan
 from cfsbuild.build.plan import plan
-from cfsbuild.build.remembered import decode_plan, encode_plan
 from cfsbuild.errors import RecipeError, UsageError
 from cfsbuild.nodes.registry import NODE_KINDS
 from cfsbuild.recipe.load import load_recipes

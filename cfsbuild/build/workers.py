@@ -1,4 +1,4 @@
-"""Runs work on threads of this process."""
+"""The threads on which jobs run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -19,20 +19,7 @@ class Completion(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
 
-class Executor(Protocol):
-    """Where work runs. `submit` and `next` are called from one thread only."""
-
-    def submit(self, token: str, work: Callable[[], Any], /) -> None:
-        """Queue `work`; its completion will carry `token`."""
-
-    def next(self) -> Completion:
-        """Wait for any piece of work to end. Call it only while some is under way."""
-
-    def close(self, *, patience: float) -> bool:
-        """Drop what is queued and wait up to `patience` seconds for the rest; say whether all has ended."""
-
-
-class LocalExecutor:
+class Workers:
     """At most `jobs` daemon threads, started as work arrives.
 
     `concurrent.futures` is not used: its threads are joined when the interpreter exits, so a long computation

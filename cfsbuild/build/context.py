@@ -9,14 +9,15 @@ from typing import Protocol
 
 import msgspec
 
-from cfsbuild.build.job import Plan
+from cfsbuild.build.cancelling import CancellableListener
+from cfsbuild.build.job import Job, Plan
 from cfsbuild.build.reasons import Reason
-from cfsbuild.build.sink import Cancelled
+from cfsbuild.build.result import CACHED, CUT_OFF, RAN
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.trees import Trees
 from cfsbuild.errors import BuildError, CfsError, Problem
-from cfsbuild.events import Event, Listener
+from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.store.results import NodeResult
@@ -84,32 +85,7 @@ class ReadableStore(Protocol):
         """Return the raw digest that a reference stands for."""
 
 
-class Serialised:
-    """A listener that hands events on from one thread at a time.
-
-    Once closed it tells every thread but the one that made it that the build is over, by raising `Cancelled`:
-    so even a long native loop ends, at its next report of progress.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._lock = threading.Lock()
-        self._owner = threading.get_ident()
-        self._closed = False
-
-    def close(self) -> None:
-        """Stop listening to jobs."""
-        self._closed = True
-
-    def __call__(self, event: Event, /) -> None:
-        """Hand `event` on when it is its turn."""
-        if self._closed and threading.get_ident() != self._owner:
-            raise Cancelled("the build is over", reason="cancelled")
-        with self._lock:
-            self._listener(event)
-
-
-class Session:
+class BuildContext:
     """One build. `done` is written by the thread that schedules; jobs read of it only what they wait for."""
 
     def __init__(  # noqa: PLR0913 (the parts of a build, each given once)
@@ -135,7 +111,7 @@ class Session:
         self.sink = sink
         self.before = state
         self.sources = sources
-        self.listener = Serialised(listener)
+        self.listener = CancellableListener(listener)
         self.output = output
         self.jobs = jobs
         self.force = force
@@ -149,6 +125,11 @@ class Session:
     def outputs(self, names: Iterable[str]) -> dict[str, str]:
         """Return the outputs of the finished jobs `names`."""
         return {name: self.done[name].output for name in names}
+
+    def spared(self, job: Job) -> str:
+        """Return the outcome of a job that need not run: cut off if one that it waits for had to."""
+        ran = any(self.done[name].outcome in {RAN, CUT_OFF} for name in job.inputs)
+        return CUT_OFF if ran else CACHED
 
     def last(self, name: str) -> LastRun | None:
         """Return what became of a job when the recipe was last built."""

@@ -1,8 +1,7 @@
 import pytest
 
-from cfsbuild.build.forecast import NoStore
+from cfsbuild.build.forecast import NoStore, forecast
 from cfsbuild.build.reasons import Reason, differences, sentence
-from cfsbuild.build.why import why
 from cfsbuild.errors import UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
 
@@ -10,7 +9,7 @@ from cfsbuild.fsverity.algorithm import Algorithm
 def states(project, **options):
     return {
         found.job: (found.state, sentence(found.reasons))
-        for found in why(project.plan(), project.request, **options)
+        for found in forecast(project.plan(), project.request, **options)
     }
 
 
@@ -76,7 +75,7 @@ def test_the_reasons_of_the_last_build_are_remembered_until_the_next_change(proj
     project.edit("edge", "gateway")
     project.build()
     project.build()
-    (found,) = why(project.plan(), project.request, nodes=("hostname",))
+    (found,) = forecast(project.plan(), project.request, nodes=("hostname",))
     assert found.last_outcome == "cached"
     assert [reason.subject for reason in found.last_reasons] == ["content"]
 
@@ -84,7 +83,7 @@ def test_the_reasons_of_the_last_build_are_remembered_until_the_next_change(proj
 def test_a_source_that_cannot_be_read_fails_only_its_node(project):
     planned = project.plan()
     project.data.unlink()
-    found = {one.job: one for one in why(planned, project.request)}
+    found = {one.job: one for one in forecast(planned, project.request)}
     assert found["data"].state == "failed"
     assert "data.bin" in found["data"].error
     assert found["hostname"].state == "run"
@@ -102,7 +101,7 @@ def test_a_nested_recipe_can_be_foretold(project):
 
 def test_asking_for_an_unknown_node_is_an_error_of_usage(project):
     with pytest.raises(UsageError, match="no node 'nobody'"):
-        why(project.plan(), project.request, nodes=("nobody",))
+        forecast(project.plan(), project.request, nodes=("nobody",))
 
 
 def test_differences_are_reported_in_the_order_of_their_names():
