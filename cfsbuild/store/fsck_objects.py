@@ -37,9 +37,9 @@ def _check_names(store: Store, shard: str, report: Report) -> list[bytes]:
     """Return the digests of the regular files of a shard."""
     result = []
     for rest in store.objects.shard(shard):
-        where = f"{layout.OBJECTS}/{shard}/{rest}"
         digest = layout.digest_of(shard, rest, store.algorithm)
         if digest is None:
+            where = f"{layout.OBJECTS}/{shard}/{rest}"
             report(Finding(kind="stray", where=where, details="its name is no digest"))
             continue
         status = store.objects.status(digest)
@@ -47,13 +47,11 @@ def _check_names(store: Store, shard: str, report: Report) -> list[bytes]:
             # gc took it meanwhile.
             continue
         if not stat.S_ISREG(status.st_mode):
-            report(
-                Finding(kind="object-type", where=where, details="not a regular file", object=digest.hex())
-            )
+            report(_finding("object-type", digest, "not a regular file"))
             continue
         if stat.S_IMODE(status.st_mode) & 0o7222:
             mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-            report(Finding(kind="object-mode", where=where, details=mode, object=digest.hex(), damage=False))
+            report(_finding("object-mode", digest, mode, damage=False))
         result.append(digest)
     return result
 
@@ -85,14 +83,7 @@ def _check_one(store: Store, fd: int, digest: bytes, report: Report) -> int:
         return 0
     except OSError as error:
         details = f"cannot be read: {error.strerror}"
-        report(
-            Finding(
-                kind="object-unreadable",
-                where=layout.object_path(digest),
-                details=details,
-                object=digest.hex(),
-            )
-        )
+        report(_finding("object-unreadable", digest, details))
         return 0
     _judge(digest, actual, size, report)
     _check_verity(store, fd, digest, report)
@@ -102,11 +93,7 @@ def _check_one(store: Store, fd: int, digest: bytes, report: Report) -> int:
 def _judge(digest: bytes, actual: bytes, size: int, report: Report) -> None:
     if actual != digest:
         details = f"its {size} bytes have the digest {actual.hex()}"
-        report(
-            Finding(
-                kind="object-digest", where=layout.object_path(digest), details=details, object=digest.hex()
-            )
-        )
+        report(_finding("object-digest", digest, details))
 
 
 def _check_verity(store: Store, shard_fd: int, digest: bytes, report: Report) -> None:
@@ -123,8 +110,11 @@ def _check_verity(store: Store, shard_fd: int, digest: bytes, report: Report) ->
         os.close(fd)
     if measured is None or measured.digest != digest:
         details = "the kernel enforces nothing" if measured is None else "the kernel enforces another digest"
-        report(
-            Finding(
-                kind="object-verity", where=layout.object_path(digest), details=details, object=digest.hex()
-            )
-        )
+        report(_finding("object-verity", digest, details))
+
+
+def _finding(kind: str, digest: bytes, details: str, *, damage: bool = True) -> Finding:
+    """Return what is wrong with the object of this digest."""
+    return Finding(
+        kind=kind, where=layout.object_path(digest), details=details, damage=damage, object=digest.hex()
+    )

@@ -189,6 +189,30 @@ def test_a_detached_lease_lives_for_its_time_only(store):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("boot", "wall_clock", "boot_clock", "lives"),
+    [
+        ("this", "old", "new", True),
+        ("this", "new", "old", False),
+        ("another", "new", "old", True),
+        ("another", "old", "new", False),
+    ],
+)
+def test_a_lease_is_timed_by_the_clock_that_never_jumps_until_the_next_boot(
+    store, boot, wall_clock, boot_clock, lives
+):
+    (held,) = add(store, b"held" * 100)
+    path = store.path / "cfsbuild/leases" / store.lease("hold", ttl=10).detach()
+    header = path.read_bytes().splitlines()[0]
+    if boot == "another":
+        header = header.replace(leases.boot_id().encode(), b"another")
+    wall = 1 if wall_clock == "old" else int(time.time())
+    booted = 0 if boot_clock == "old" else int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    path.write_bytes(header + f"\no {held.hex()}\nt {wall} {booted}\n".encode())
+    collect(store, keep_age=0, grace=0)
+    assert store.has(held) is lives
+
+
 def test_the_lease_of_a_killed_process_is_dead(store):
     (held,) = add(store, b"held" * 100)
     code = (

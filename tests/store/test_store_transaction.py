@@ -201,6 +201,21 @@ def test_an_object_of_the_wrong_size_is_replaced(store):
     assert store.read_object(digest) == b"d" * 100
 
 
+@pytest.mark.parametrize("theirs", [b"d" * 99, b"d" * 100], ids=["short", "whole"])
+def test_an_object_that_appears_before_the_commit_is_replaced_if_its_size_is_wrong(store, theirs):
+    data = b"d" * 100
+    with store.transaction() as transaction:
+        digest = transaction.add_bytes(data)
+        path = object_path(store, digest)
+        path.parent.mkdir()
+        path.write_bytes(theirs)
+        appeared = path.stat().st_ino
+        transaction.commit()
+    assert (path.stat().st_ino == appeared) is (theirs == data)
+    assert store.read_object(digest) == data
+    assert staged(store) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_another_users_object_is_hashed_before_it_is_used(store):
     with store.transaction() as transaction:
