@@ -9,20 +9,13 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from cfsbuild import limits
+from cfsbuild.cli.refusal import RefusalError
 from cfsbuild.errors import CfsError
 from cfsbuild.tree.dump import DumpEntry, escape, format_entry
 
 USAGE = "usage: {program} [--basedir=path] [ls|objects|dump|missing-objects|measure-file] IMAGES...\n"
 
 Images = list[str]
-
-
-class RefusalError(Exception):
-    """What was asked makes no sense or cannot be done; the text is the message."""
-
-    def __init__(self, text: str, *, usage: bool = False) -> None:
-        super().__init__(text)
-        self.usage = usage
 
 
 def main(argv: list[str], program_name: str) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +12,7 @@ from cfsbuild.cli import render
 from cfsbuild.cli.contents import first_of_each_object, object_name, read_content
 from cfsbuild.cli.images import Image, image_argument, objects_option, open_image
 from cfsbuild.cli.output import note, write_bytes, write_json
+from cfsbuild.cli.output_file import replace_file
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
 from cfsbuild.tree.dump import format_entry
@@ -53,7 +51,7 @@ def command(
     if dest == "-":
         write_bytes(chunks)
         return
-    write_file(Path(dest), chunks)
+    replace_file(dest, chunks, mode=0o666)
     _report(settings, opened, dest, form, None)
 
 
@@ -98,25 +96,11 @@ def _export_directory(
         if place.is_file() and place.stat().st_size == entry.size:
             continue
         place.parent.mkdir(exist_ok=True)
-        write_file(place, read_content(settings, image, entry, objects), mode=0o444)
+        replace_file(place, read_content(settings, image, entry, objects), mode=0o444)
         copied += 1
     name = image.reference.replace("/", "-") or image.path.stem
-    write_file(directory / f"{name}.cfs", [image.data])
+    replace_file(directory / f"{name}.cfs", [image.data], mode=0o666)
     return copied, len(entries) - copied
-
-
-def write_file(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Write `chunks` to `path`, which appears when it is complete and not before. Raises `OSError`."""
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with open(fd, "wb") as file:  # noqa: PTH123 (a descriptor)
-            file.writelines(chunks)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
 
 
 def _report(settings: Settings, image: Image, dest: str, form: str, copied: tuple[int, int] | None) -> None:

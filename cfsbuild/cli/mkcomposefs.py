@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from cfsbuild.cli.refusal import RefusalError
 from cfsbuild.erofs.writer import write_dump, write_image
 from cfsbuild.errors import CfsError
 from cfsbuild.tree.dump import read_lines
@@ -61,14 +62,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     skip_xattrs: bool
     user_xattrs: bool
     print_digest: bool
-
-
-class RefusalError(Exception):
-    """What was asked makes no sense or cannot be done; the text is the message, shown as it stands."""
-
-    def __init__(self, text: str, *, usage: bool = False) -> None:
-        super().__init__(text)
-        self.usage = usage
 
 
 def main(argv: list[str], program_name: str) -> int:
@@ -165,10 +158,10 @@ def _run(request: Request, program_name: str) -> None:
     if to_stream:
         sys.stdout.buffer.write(image)
     elif request.image is not None:
-        from cfsbuild.cli.image_file import replace_file  # noqa: PLC0415
+        from cfsbuild.cli.output_file import replace_file  # noqa: PLC0415
 
         try:
-            replace_file(request.image, image)
+            replace_file(request.image, [image])
         except OSError as error:
             raise RefusalError(f"{program_name}: failed to open output file: {error.strerror}") from error
     if request.print_digest:

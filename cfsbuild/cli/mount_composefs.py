@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from cfsbuild.cli.refusal import RefusalError
 from cfsbuild.deploy.mount import MountError, mount
 from cfsbuild.deploy.spec import MountSpec, Verity
 from cfsbuild.errors import CfsError, InputError, UsageError, VerificationError
@@ -35,19 +36,11 @@ _WITH_VALUE = frozenset({"basedir", "digest", "upperdir", "workdir", "idmap"})
 _FLAGS = frozenset({"verity", "tryverity", "ro", "rw"})
 
 
-class _RefusalError(Exception):
-    """What the user typed makes no sense; the text is the message, `usage` shows how it should be."""
-
-    def __init__(self, text: str, *, usage: bool = False) -> None:
-        super().__init__(text)
-        self.usage = usage
-
-
 def main(argv: list[str], program_name: str) -> int:
     """Run `mount.composefs` with the arguments `argv`; returns the exit status, 0 or 1."""
     try:
         return _run(argv, program_name)
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         if refusal.usage:
             print(refusal, file=sys.stderr)  # noqa: T201 (this is the terminal's edge)
             sys.stderr.write(USAGE.format(program=program_name))
@@ -68,13 +61,13 @@ def _run(argv: list[str], program_name: str) -> int:
             sys.stderr.write(USAGE.format(program=program_name))
             return 0
         if option == "-t" and value != "composefs":
-            raise _RefusalError(f"Unsupported fs type '{value}'")
+            raise RefusalError(f"Unsupported fs type '{value}'")
         if option == "-o":
             text = value if not text else f"{text},{value}"
     if not operands:
-        raise _RefusalError("No source path specified", usage=True)
+        raise RefusalError("No source path specified", usage=True)
     if len(operands) == 1:
-        raise _RefusalError("No mount path specified", usage=True)
+        raise RefusalError("No mount path specified", usage=True)
     given = parse_options(text) if any(option == "-o" for option, _ in options) else {}
     _mount(operands[0], operands[1], given)
     return 0
@@ -87,12 +80,12 @@ def parse_options(text: str) -> dict[str, str]:
         key, equals, value = item.partition("=")
         if key in _WITH_VALUE:
             if not equals:
-                raise _RefusalError(f"No value specified for {key} option")
+                raise RefusalError(f"No value specified for {key} option")
             result[key] = value
         elif key in _FLAGS and not equals:
             result[key] = ""
         else:
-            raise _RefusalError(f"Unsupported option {item}")
+            raise RefusalError(f"Unsupported option {item}")
     return result
 
 
@@ -114,12 +107,12 @@ def _split(text: str) -> list[str]:
 
 def _mount(image: str, target: str, given: dict[str, str]) -> None:
     if "basedir" not in given:
-        raise _RefusalError("No object dirs specified", usage=True)
+        raise RefusalError("No object dirs specified", usage=True)
     objects = [directory for directory in given["basedir"].split(":") if directory]
     if not objects:
-        raise _RefusalError("Value for basedir option has incorrect format")
+        raise RefusalError("Value for basedir option has incorrect format")
     if ("upperdir" in given) != ("workdir" in given):
-        raise _RefusalError("Both workdir and upperdir must be specified if used")
+        raise RefusalError("Both workdir and upperdir must be specified if used")
     _check_readable("Failed to open userns", given.get("idmap"))
     _check_readable("Failed to open", image)
     verity: Verity = "off"
@@ -140,7 +133,7 @@ def _mount(image: str, target: str, given: dict[str, str]) -> None:
         )
         mount(spec, Path(target))
     except CfsError as error:
-        raise _RefusalError(f"Failed to mount composefs {image}: {_in_words_of_the_c_tool(error)}") from error
+        raise RefusalError(f"Failed to mount composefs {image}: {_in_words_of_the_c_tool(error)}") from error
 
 
 def _check_readable(what: str, path: str | None) -> None:
@@ -149,7 +142,7 @@ def _check_readable(what: str, path: str | None) -> None:
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        raise _RefusalError(f"{what} {path}: {error.strerror}") from error
+        raise RefusalError(f"{what} {path}: {error.strerror}") from error
 
 
 def _in_words_of_the_c_tool(error: CfsError) -> str:

@@ -160,6 +160,17 @@ def test_exported_files_are_what_is_in_the_store(lab, run):
     assert (lab.directory / "y.dump").read_bytes() == run("dump", "x").out
 
 
+def test_a_device_or_a_link_is_written_to_and_never_replaced(lab, run):
+    image = lab.image()
+    (lab.directory / "link.cfs").symlink_to("/dev/null")
+    assert run("export", "a.cfs", "link.cfs").status == 0
+    assert (lab.directory / "link.cfs").is_char_device()
+    (lab.directory / "other.cfs").symlink_to("real")
+    assert run("export", "a.cfs", "other.cfs").status == 0
+    assert (lab.directory / "other.cfs").is_symlink()
+    assert (lab.directory / "real").read_bytes() == image.read_bytes()
+
+
 def test_an_exported_directory_has_image_and_objects_and_can_be_imported_elsewhere(lab, run, tmp_path):
     image = lab.image()
     run("import", "a.cfs", "--name", "os/x")

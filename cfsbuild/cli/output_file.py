@@ -1,0 +1,48 @@
+"""Writing an output file so that nobody ever sees half of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def replace_file(name: str | Path, chunks: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """Make `chunks` the content of the file `name`: all of them, or nothing changes. Raises `OSError`.
+
+    A new file gets what the umask leaves of `mode`, an existing one keeps its own. What is no regular file (a
+    device, a pipe) is written to as it is.
+    """
+    path = Path(name).resolve()  # a symbolic link stays one: what it points to is replaced
+    kept = None
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISREG(status.st_mode):
+            with path.open("wb", buffering=0) as file:
+                _write_all(file.fileno(), chunks)
+            return
+        kept = stat.S_IMODE(status.st_mode)
+    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            _write_all(fd, chunks)
+            if kept is not None:
+                os.fchmod(fd, kept)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_all(fd: int, chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(fd, view) :]
