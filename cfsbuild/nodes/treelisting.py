@@ -119,8 +119,10 @@ def _normal_modes(modes: Iterable[int], *, keep: bool) -> dict[int, int]:
     """Map each mode that occurs to what the image has: of the permissions, only the executable bit counts."""
     result = {}
     for mode in set(modes):
-        if keep or stat.S_ISLNK(mode):
-            result[mode] = mode if not stat.S_ISLNK(mode) else stat.S_IFLNK | 0o777
+        if stat.S_ISLNK(mode):
+            result[mode] = stat.S_IFLNK | 0o777
+        elif keep:
+            result[mode] = mode
         elif stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and mode & stat.S_IXUSR):
             result[mode] = mode & _TYPE | 0o755
         else:

@@ -20,6 +20,7 @@ from cfsbuild.nodes.tree import KIND
 from cfsbuild.nodes.treefilter import compile_patterns
 from cfsbuild.tree import paths
 from cfsbuild.tree.layer import encode_layer
+from cfsbuild.tree.scan import scan
 
 LONG = b"more than sixty-four bytes of content, so that it becomes an object " * 2
 
@@ -317,3 +318,15 @@ def test_a_pattern_without_a_slash_matches_at_any_depth() -> None:
     assert not matches("a/keep.pyc")
     assert matches("top/")
     assert not matches("a/top")
+
+
+def test_a_link_that_changes_after_it_was_listed_ends_the_build(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("short")
+    found = scan(tmp_path)
+    link.unlink()
+    link.symlink_to("a longer target")
+    node = spec("tree", source=str(tmp_path))
+    with pytest.raises(BuildError, match=r"source changed while building: .*/link") as caught:
+        KIND.gather(context(node, Objects(), scan=lambda _: found), node.params)
+    assert caught.value.reason == "source-changed"
