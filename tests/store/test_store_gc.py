@@ -15,6 +15,7 @@ from store_driver import names, object_path
 from cfsbuild import events
 from cfsbuild.errors import StoreError
 from cfsbuild.store import leases, locks
+from cfsbuild.store.contents import encode_contents
 from cfsbuild.store.fsck import check_store
 from cfsbuild.store.gc import collect
 from cfsbuild.store.info import store_info
@@ -47,6 +48,18 @@ def test_what_nothing_names_goes_and_what_an_image_needs_stays(store):
     assert loose.hex() in {item.name for item in report.removed if item.kind == "object"}
     assert store.image("images/app").digest == image
     assert check_store(store).findings == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_another_users_list_of_what_an_image_needs_is_not_believed(store):
+    image = store_driver.build(store, "one")
+    before = set(store.objects.all())
+    path = store.path / "cfsbuild/images" / image.hex()
+    path.unlink()
+    path.write_bytes(encode_contents(()))
+    os.chown(path, 65534, 65534)
+    collect(store, keep_age=0, grace=0)
+    assert set(store.objects.all()) == before
 
 
 def test_a_build_again_after_gc_gives_the_same_image(store):
