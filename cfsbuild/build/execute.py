@@ -21,7 +21,6 @@ from cfsbuild.build.target_job import run_target, run_tree
 from cfsbuild.build.workers import Workers
 from cfsbuild.errors import CfsError
 from cfsbuild.events import (
-    BuildFinished,
     BuildStarted,
     Event,
     JobCached,
@@ -94,38 +93,26 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             use_cache=use_cache,
         )
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
-        run = _Run(build, Workers(jobs), keep_going=keep_going)
-        try:
-            with cycle_collector_paused():
-                run.all()
-        finally:
-            sink.cancel()
-            build.listener.close()
-            run.workers.close(patience=PATIENCE)
+        run = _Run(build, sink, Workers(jobs), keep_going=keep_going)
+        run.all()
         transaction.commit()
     run.write_files(store.open_object)
     save_state(path, _new_state(build))
     run.raise_failures()
     result = _result(build, time.monotonic() - began)
-    build.listener(
-        BuildFinished(
-            image=result.image,
-            digest=result.digest,
-            seconds=result.seconds,
-            ran=result.ran,
-            cached=result.cached,
-        )
-    )
-    files = tuple(record for done in build.done.values() for record in done.files)
-    return Executed(result=result, files=files)
+    build.listener(result.finished(result.seconds))
+    return Executed(result=result, files=tuple(file for done in build.done.values() for file in done.files))
 
 
 class _Run:
     """The scheduler: one thread decides, the workers work."""
 
-    def __init__(self, build: BuildContext, workers: Workers, *, keep_going: bool) -> None:
-        self.workers = workers
+    def __init__(
+        self, build: BuildContext, sink: CancellableSink, workers: Workers, *, keep_going: bool
+    ) -> None:
+        self._workers = workers
         self._build = build
+        self._sink = sink
         self._keep_going = keep_going
         self._waiting = {job.name: set(job.inputs) for job in build.plan.jobs.values()}
         self._running = 0
@@ -133,10 +120,19 @@ class _Run:
         self._errors: list[CfsError] = []
 
     def all(self) -> None:
-        """Run every job, or until one fails; raises only what is no `CfsError`."""
+        """Run every job, or until one fails; raises only what is no `CfsError`. Jobs end with it."""
+        try:
+            with cycle_collector_paused():
+                self._schedule()
+        finally:
+            self._sink.cancel()
+            self._build.listener.close()
+            self._workers.close(patience=PATIENCE)
+
+    def _schedule(self) -> None:
         self._submit_ready()
         while self._running:
-            completion = self.workers.next()
+            completion = self._workers.next()
             self._running -= 1
             job = self._build.plan.jobs[completion.token]
             if completion.error is None:
@@ -167,7 +163,7 @@ class _Run:
             del self._waiting[name]
             self._running += 1
             job = self._build.plan.jobs[name]
-            self.workers.submit(name, lambda job=job: _work(self._build, job))  # type: ignore[misc]
+            self._workers.submit(name, lambda job=job: _work(self._build, job))  # type: ignore[misc]
 
     def _finished(self, job: Job, value: tuple[Done, TargetOutput | None]) -> None:
         done, output = value

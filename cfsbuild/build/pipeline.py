@@ -14,7 +14,7 @@ from cfsbuild.build import memo
 from cfsbuild.build.memo import Request
 from cfsbuild.build.result import BuildResult
 from cfsbuild.build.sources import Sources
-from cfsbuild.events import BuildFinished, Listener, ignore
+from cfsbuild.events import Listener, ignore
 
 if TYPE_CHECKING:
     from cfsbuild.build.job import Plan
@@ -64,7 +64,7 @@ def build(
     recalled = memo.Recalled() if options.force != () else memo.recall(request, environ)
     if recalled.results:
         for result in recalled.results:
-            listener(_unchanged(result, time.monotonic() - began))
+            listener(result.finished(time.monotonic() - began))
         return recalled.results
     sources = new_sources(request)
     for path, signature in recalled.sources.items():
@@ -236,9 +236,3 @@ def _stored_images(plans: Sequence[Plan]) -> list[str]:
         for job in plan.jobs.values()
         if job.role == "node" and job.kind == "image" and not job.nested
     ]
-
-
-def _unchanged(result: BuildResult, seconds: float) -> BuildFinished:
-    return BuildFinished(
-        image=result.image, digest=result.digest, seconds=seconds, ran=0, cached=len(result.jobs)
-    )

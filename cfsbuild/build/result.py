@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild.build.reasons import Reason
+from cfsbuild.events import BuildFinished
 
 RESULT_VERSION = 1
 
@@ -52,9 +53,15 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ran(self) -> int:
         """Return how many jobs ran."""
-        return sum(job.outcome == RAN for job in self.jobs)
+        return 0 if self.unchanged else sum(job.outcome == RAN for job in self.jobs)
 
     @property
     def cached(self) -> int:
         """Return how many jobs did not have to run."""
         return len(self.jobs) - self.ran
+
+    def finished(self, seconds: float) -> BuildFinished:
+        """Return the event that ends a build of `seconds`."""
+        return BuildFinished(
+            image=self.image, digest=self.digest, seconds=seconds, ran=self.ran, cached=self.cached
+        )

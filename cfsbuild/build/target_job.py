@@ -106,17 +106,13 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
         return _reuse(build, job, last, components, began), None
     build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
     merged = build.trees.merged(job.layers, build.outputs(job.layers))
-    spec = build.plan.target(job)
     context = TargetContext(
         recipe=build.plan.recipes[job.recipe],
-        spec=spec,
         source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),
         sink=build.sink,
         algorithm=build.algorithm,
-        jobs=build.jobs,
-        listener=build.listener,
     )
-    output = build.target_kinds[job.kind].emit(context, spec.params)
+    output = build.target_kinds[job.kind].emit(context, build.plan.target(job).params)
     done = Done(
         key=key,
         components=components,

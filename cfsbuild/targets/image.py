@@ -8,8 +8,6 @@ import msgspec
 
 from cfsbuild.targets.kind import OutFile, TargetContext, TargetKind, TargetOutput
 
-FLAVOUR = "composefs"
-
 
 class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A composefs image (an EROFS file with the metadata of the whole tree)."""

@@ -7,10 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cfsbuild.errors import Problem
-from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.recipe.model import Recipe, TargetSpec
+from cfsbuild.recipe.model import Recipe
 from cfsbuild.tree.layer import Tree
 
 
@@ -32,15 +30,12 @@ class TreeSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What the functions of a target kind are given besides their parameters."""
+    """What `emit` is given besides its parameters."""
 
     recipe: Recipe
-    spec: TargetSpec
     source: TreeSource
     sink: TargetSink
     algorithm: Algorithm
-    jobs: int
-    listener: Listener
 
 
 class OutFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,12 +54,6 @@ class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[OutFile, ...] = ()
 
 
-def no_problems(recipe: Recipe, spec: TargetSpec) -> tuple[Problem, ...]:
-    """Find nothing wrong beyond what the parameter types already check."""
-    del recipe, spec
-    return ()
-
-
 class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     """A target kind. Raise `version` whenever the same key could give another output than before."""
 
@@ -75,5 +64,3 @@ class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     emit: Callable[[TargetContext, Any], TargetOutput]
     path_keys: tuple[str, ...] = ()
     """Parameters that name local paths."""
-    check: Callable[[Recipe, TargetSpec], tuple[Problem, ...]] = no_problems
-    """Find what is wrong before anything runs."""
