@@ -22,11 +22,11 @@ TABLE = [
         "mount.composefs: Failed to open userns",
     ),
     (
-        ("-o", "basedir=/tmp", "/etc/passwd", "/tmp"),
+        ("-o", "basedir=/mnt", "/etc/passwd", "/mnt"),
         "mount.composefs: Failed to mount composefs /etc/passwd: Invalid",
     ),
     (
-        ("-o", "basedir=/tmp,digest=zz", "/etc/passwd", "/tmp"),
+        ("-o", "basedir=/mnt,digest=zz", "/etc/passwd", "/mnt"),
         "mount.composefs: Failed to mount composefs /etc/passwd",
     ),
     (("-x",), "mount.composefs: "),

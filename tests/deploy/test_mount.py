@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cfsbuild.erofs.writer import write_image
 
 from cfsbuild.deploy.mount import MountError, best_verity, mount, unmount
 from cfsbuild.deploy.namespace import run_inside
 from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.erofs.writer import write_image
 from cfsbuild.errors import InputError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
