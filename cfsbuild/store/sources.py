@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from cfsbuild.errors import InputError
@@ -40,9 +39,3 @@ def copy(fd: int, head: bytes, target: int, algorithm: Algorithm) -> tuple[bytes
         write_all(target, data)
         data = read(fd, _CHUNK)
     return hasher.digest(), hasher.size
-
-
-def discard(directory_fd: int, name: str) -> None:
-    """Remove a staged file while an error is on its way; what fails here is removed with the directory."""
-    with contextlib.suppress(OSError):
-        os.unlink(name, dir_fd=directory_fd)

@@ -106,11 +106,6 @@ class Store:
         return bool(self.read_only_reason)
 
     @property
-    def objects_fd(self) -> int:
-        """Return the descriptor of `objects/`."""
-        return self.objects.fd
-
-    @property
     def objects_path(self) -> Path:
         """Return what an image's payload paths are relative to: `basedir` of mount.composefs."""
         return self.path / layout.OBJECTS

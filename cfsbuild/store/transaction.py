@@ -7,6 +7,7 @@ names what a power cut could take away.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable
@@ -238,7 +239,9 @@ class Transaction:
                 self.adopt((digest,))
                 return digest, size
         except BaseException:
-            sources.discard(self.staging_fd, temporary)
+            # What cannot be removed now is removed with the directory.
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self.staging_fd)
             raise
         os.unlink(temporary, dir_fd=self.staging_fd)
         return digest, size
