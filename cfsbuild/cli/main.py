@@ -6,11 +6,12 @@ front end, and click is never imported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from cfsbuild.cli.signals import Signals, Terminated
+from cfsbuild.cli.signals import Interrupted, Signals, Terminated
 from cfsbuild.cli.streams import discard_output, discard_unwritten, replace_closed
 from cfsbuild.cli.verbs import COMPLETE_VARIABLE, FRONT_ENDS, PROGRAM, run_front_end
 
@@ -36,11 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         signals.install()
         return _dispatch(name, argv)
+    except (Interrupted, Terminated) as ended:
+        signals.settle()
+        return _ended(ended.status, quiet=_front_end(name, argv) is not None)
     except KeyboardInterrupt:
-        # While telling about something else that ended the verb.
-        return EXIT_INTERRUPTED
-    except Terminated as terminated:
-        return terminated.status
+        # Raised by somebody else's code (a prompt, a test).
+        return _ended(EXIT_INTERRUPTED, quiet=False)
     finally:
         if own_process:
             signals.die()
@@ -51,11 +53,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(name: str, argv: list[str]) -> int:
     """Run the front end or the verb that is asked for."""
+    front_end = _front_end(name, argv)
+    if front_end is None:
+        return _verbs(argv)
+    return _guarded_front_end(front_end, argv if name in FRONT_ENDS else argv[1:])
+
+
+def _front_end(name: str, argv: list[str]) -> str | None:
+    """Return the front end that is asked for by the program's name or the first argument."""
     if name in FRONT_ENDS:
-        return _guarded_front_end(name, argv)
-    if argv and argv[0] in FRONT_ENDS:
-        return _guarded_front_end(argv[0], argv[1:])
-    return _verbs(argv)
+        return name
+    return argv[0] if argv and argv[0] in FRONT_ENDS else None
 
 
 def _guarded_front_end(name: str, argv: list[str]) -> int:
@@ -63,10 +71,6 @@ def _guarded_front_end(name: str, argv: list[str]) -> int:
     try:
         status = run_front_end(name, argv)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except Terminated as terminated:
-        return terminated.status
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the last line: the C tools end with 1 and one line of text)
@@ -97,10 +101,6 @@ def _verbs(argv: list[str]) -> int:
         except group.Exit as done:
             result = done.exit_code
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _interrupted(EXIT_INTERRUPTED)
-    except Terminated as terminated:
-        return _interrupted(terminated.status)
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
@@ -110,10 +110,16 @@ def _verbs(argv: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _interrupted(status: int) -> int:
-    from cfsbuild.cli import funnel  # noqa: PLC0415 (only when something went wrong)
+def _ended(status: int, *, quiet: bool) -> int:
+    """Say that we stopped because we were told to; return `status`.
 
-    return funnel.interrupted(status)
+    Imports nothing: what was interrupted may have been an import, whose modules are half there.
+    """
+    if not quiet:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write("interrupted\n" if status == EXIT_INTERRUPTED else "terminated\n")
+            sys.stderr.flush()
+    return status
 
 
 def _after_broken_pipe() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import weakref
 from types import FrameType
 
 PATIENCE = 2.0
@@ -13,7 +14,16 @@ PATIENCE = 2.0
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Exit status for each signal, as a shell reports it of a program that the signal killed."""
 
+_SOON = 0.002
+"""Seconds."""
+
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT arrived."""
+
+    status = STATUSES[signal.SIGINT]
 
 
 class Terminated(BaseException):
@@ -28,14 +38,17 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """Raises KeyboardInterrupt or `Terminated` in the main thread while it is installed.
+    """Raises `Interrupted` or `Terminated` in the main thread while it is installed.
 
     Who is impatient presses Ctrl-C again: that must not stop the cleaning up, unless it takes too long. What
-    the caller's caller chose to ignore (nohup) stays ignored.
+    the caller's caller chose to ignore (nohup) stays ignored. Code written in C may clear any exception that
+    Python code which it calls raises; one that vanishes before `settle` is called is raised again.
     """
 
     def __init__(self) -> None:
         self._since = 0.0
+        self._again = 0
+        self._raised: weakref.ref[BaseException] | None = None
         self._previous: dict[int, object] = {}
 
     def install(self) -> None:
@@ -47,15 +60,26 @@ class Signals:
             if previous in _DEFAULTS:
                 self._previous[number] = previous
                 signal.signal(number, self._handle)
+        if self._previous:
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._handle_again)
+
+    def settle(self) -> None:
+        """Take note that the exception has arrived where it ends."""
+        self._raised = None
+        if self._again:
+            self._again = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def restore(self) -> None:
         """Put back what was there before."""
+        self.settle()
         while self._previous:
             number, handler = self._previous.popitem()
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def die(self) -> None:
         """Let further signals end the process at once: nothing is left to clean up."""
+        self.settle()
         while self._previous:
             signal.signal(self._previous.popitem()[0], signal.SIG_DFL)
 
@@ -65,6 +89,23 @@ class Signals:
         if self._since and now - self._since < PATIENCE:
             return
         self._since = now
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(STATUSES[signal.Signals(number)])
+        # No variable may hold the exception: its traceback holds this frame, so it would never vanish.
+        raise self._new(number)
+
+    def _new(self, number: int) -> BaseException:
+        interrupt = number == signal.SIGINT
+        error = Interrupted() if interrupt else Terminated(STATUSES[signal.Signals(number)])
+
+        def lost(_: weakref.ref[BaseException]) -> None:
+            # Nothing can be raised here; the timer interrupts whatever runs next.
+            self._since = 0.0
+            self._again = number
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+        self._raised = weakref.ref(error, lost)
+        return error
+
+    def _handle_again(self, number: int, frame: FrameType | None) -> None:
+        del number
+        if self._again:
+            self._handle(self._again, frame)

@@ -1,0 +1,67 @@
+"""The handlers themselves; whole programs are interrupted in tests/e2e/test_signals.py."""
+
+import contextlib
+import signal
+import time
+
+import pytest
+
+from cfsbuild.cli.signals import Interrupted, Signals, Terminated
+
+
+@pytest.fixture
+def signals():
+    installed = Signals()
+    installed.install()
+    yield installed
+    installed.restore()
+
+
+def swallow():
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(5)
+    return "the signal is lost"
+
+
+def interrupted_twice(cleaned):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        cleaned.append(True)
+
+
+def test_an_exception_that_somebody_swallows_is_raised_again(signals):
+    with pytest.raises(Terminated) as caught:
+        swallow()
+    signals.settle()
+    assert caught.value.status == 143
+
+
+def test_a_second_signal_does_not_interrupt_the_cleaning_up(signals):
+    cleaned = []
+    with pytest.raises(Interrupted):
+        interrupted_twice(cleaned)
+    signals.settle()
+    assert cleaned == [True]
+
+
+def test_a_signal_after_a_long_cleaning_up_is_heeded(signals, monkeypatch):
+    monkeypatch.setattr("cfsbuild.cli.signals.PATIENCE", 0.0)
+    cleaned = []
+    with pytest.raises(Interrupted):
+        interrupted_twice(cleaned)
+    signals.settle()
+    assert cleaned == []
+
+
+def test_what_was_there_before_comes_back():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    installed = Signals()
+    installed.install()
+    assert [signal.getsignal(number) for number in numbers] != before
+    installed.restore()
+    assert [signal.getsignal(number) for number in numbers] == before
