@@ -4,5 +4,5 @@
 - which images: `variables`; templates: `rendering`, `template`, `sandbox` (jinja2), `bounded` (limits);
 - marked data to types: `assemble`, `needs`, `validate`, `shapes`, `formats`;
 - the types: `document`, `types`, `model`;
-- what is wrong: `problems`; kinds by name: `kinds`; for editors and people: `schema`, `describe`, `emit`.
+- what is wrong: `problems`; kinds by name: `kinds`; for editors and people: `schema`, `emit`.
 """

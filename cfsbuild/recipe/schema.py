@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cfsbuild.recipe import types
-from cfsbuild.recipe.describe import attribute_texts
 from cfsbuild.recipe.document import SECTIONS, ImageTable, NodeTable, ProfileTable, TargetTable
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ def json_schema(node_kinds: Mapping[str, Schema], target_kinds: Mapping[str, Tar
     structs = _structs(node_kinds, target_kinds)
     _, definitions = msgspec.json.schema_components([*structs], ref_template=_REFERENCE)
     names = _names(structs)
-    for struct, name in names.items():
-        _describe(definitions[name], struct)
     definitions = {name: _templated(definition) for name, definition in definitions.items()}
     definitions[_TEMPLATE] = {
         "type": "string",
@@ -94,11 +91,6 @@ def _named(
     for kind, name in result.items():
         definitions[name] = definitions[names[kinds[kind].params]]
     return result
-
-
-def _describe(definition: Json, struct: type[msgspec.Struct]) -> None:
-    for key, text in attribute_texts(struct).items():
-        definition["properties"].get(key, {}).setdefault("description", text)
 
 
 def _templated(schema: Json) -> Json:

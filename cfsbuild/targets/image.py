@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -12,11 +13,14 @@ from cfsbuild.targets.kind import OutFile, TargetContext, TargetKind, TargetOutp
 class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A composefs image (an EROFS file with the metadata of the whole tree)."""
 
-    dump: bool = True
-    """Whether to write NAME-VERSION.dump, the image as composefs-dump(5) text."""
-
-    manifest: bool = True
-    """Whether to write NAME-VERSION.manifest.json, the node of each path."""
+    dump: Annotated[
+        bool,
+        msgspec.Meta(description="Whether to write NAME-VERSION.dump, the image as composefs-dump(5) text."),
+    ] = True
+    manifest: Annotated[
+        bool,
+        msgspec.Meta(description="Whether to write NAME-VERSION.manifest.json, the node of each path."),
+    ] = True
 
 
 def emit(context: TargetContext, params: ImageParams) -> TargetOutput:

@@ -28,7 +28,6 @@ class FileParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     source: LocalPath | None = None
     raw: bool = False
     mode: Mode = "0644"
-    """Permission bits, from a string below the field."""
     owner: Owner = "root"
     rules: tuple[Rule, ...] = ()
     xattrs: dict[str, str] = {}

@@ -85,20 +85,11 @@ def test_what_the_schema_refuses_the_loader_refuses(validator, write, text: str)
     assert told(write(text))
 
 
-def test_parameters_are_described_wherever_the_description_is_written(validator) -> None:
+def test_parameters_are_described_by_themselves_or_by_their_types(validator) -> None:
     properties = validator.schema["definitions"]["node.file"]["properties"]
     assert properties["content"]["description"] == "The text."
     assert properties["mode"]["description"] == "Permission bits in octal."
     assert properties["target"]["format"] == "tree-path"
-
-
-def test_a_description_below_a_field_is_found() -> None:
-    class Kind:
-        params = ALL_TARGETS["image"].params
-        summary = ""
-
-    definitions = json_schema({}, {"image": Kind()})["definitions"]
-    assert "NAME-VERSION.dump" in definitions["target.image"]["properties"]["dump"]["description"]
 
 
 def test_every_parameter_of_every_kind_is_described() -> None:
