@@ -1,4 +1,6 @@
-/* Memory of the image writer: an arena for what lives until the end, growing arrays, hash tables of indices. */
+/* Memory of the image writer: an arena for what lives until the end, growing arrays, hash tables of indices, and
+ * what went wrong.
+ */
 #include "emit.h"
 
 #include <stdlib.h>
@@ -20,6 +22,25 @@ int emit_fail(struct emit *e, const char *problem, struct bytes path)
         e->problem_path = (struct bytes){copy, path.size};
     }
     return -1;
+}
+
+int emit_fail_node(struct emit *e, const char *problem, const struct node *node)
+{
+    uint8_t path[PATH_MAX_BYTES + NAME_MAX_BYTES + 2];
+    size_t size = 0;
+    if (node->parent != NULL && node->parent != node) {
+        struct bytes above = node->parent->directory->path;
+        if (above.size > 1) {
+            memcpy(path, above.data, above.size);
+            size = above.size;
+        }
+        path[size++] = '/';
+        memcpy(path + size, node->name, node->name_size);
+        size += node->name_size;
+    } else {
+        path[size++] = '/';
+    }
+    return emit_fail(e, problem, (struct bytes){path, size});
 }
 
 void *emit_alloc(struct emit *e, size_t size, size_t alignment)

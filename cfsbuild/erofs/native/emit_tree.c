@@ -9,25 +9,6 @@
 
 static const struct bytes EMPTY = {(const uint8_t *)"", 0};
 
-int emit_fail_node(struct emit *e, const char *problem, const struct node *node)
-{
-    uint8_t path[PATH_MAX_BYTES + NAME_MAX_BYTES + 2];
-    size_t size = 0;
-    if (node->parent != NULL && node->parent != node) {
-        struct bytes above = node->parent->directory->path;
-        if (above.size > 1) {
-            memcpy(path, above.data, above.size);
-            size = above.size;
-        }
-        path[size++] = '/';
-        memcpy(path + size, node->name, node->name_size);
-        size += node->name_size;
-    } else {
-        path[size++] = '/';
-    }
-    return emit_fail(e, problem, (struct bytes){path, size});
-}
-
 /* --- directories by path ---------------------------------------------------------------------------------- */
 
 static uint32_t directory_hash(struct emit *e, uint32_t index)
