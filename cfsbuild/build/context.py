@@ -102,7 +102,6 @@ class BuildContext:
         output: Path,
         jobs: int,
         force: Callable[[str], bool],
-        use_cache: bool = True,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -115,7 +114,6 @@ class BuildContext:
         self.output = output
         self.jobs = jobs
         self.force = force
-        self.use_cache = use_cache
         self.algorithm = store.algorithm
         self.done: dict[str, Done] = {}
         self.trees = Trees(plan, node_kinds, self.layer, dict(state.trees))
@@ -154,7 +152,7 @@ class BuildContext:
 
     def cached(self, key: str) -> tuple[NodeResult, Layer] | None:
         """Return the result recorded under `key` and its layer, if all that they need is in the store."""
-        result = self.store.result(key) if self.use_cache else None
+        result = self.store.result(key)
         layer = self.store.layer(result.layer) if result is not None else None
         return (result, layer) if result is not None and layer is not None else None
 

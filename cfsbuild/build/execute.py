@@ -62,16 +62,15 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     jobs: int = 1,
     keep_going: bool = False,
     force: Collection[str] | None = (),
-    use_cache: bool = True,
     durability: Durability = Durability.BATCH,
     listener: Listener = ignore,
     sources: Sources | None = None,
 ) -> Executed:
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
-    `force` names jobs to run although their results are known; None means all. Without `use_cache` nothing
-    that is in the store is used. Raises what a job raised (`BuildFailedError` for several, if `keep_going`);
-    what was finished before is in the store then. KeyboardInterrupt discards what is not.
+    `force` names jobs to run although their results are known; None means all. Raises what a job raised
+    (`BuildFailedError` for several, if `keep_going`); what was finished before is in the store then.
+    KeyboardInterrupt discards what is not.
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
     began = time.monotonic()
@@ -90,7 +89,6 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             output=output,
             jobs=jobs,
             force=lambda name: force is None or name in force,
-            use_cache=use_cache,
         )
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)

@@ -75,7 +75,6 @@ def _build(plan: Plan, store: Store, output: Path, jobs: int, listener: Listener
         target_kinds=TARGET_KINDS,
         output=output,
         jobs=jobs,
-        use_cache=False,
         durability=Durability.NONE,
         listener=listener,
     ).result

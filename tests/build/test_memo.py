@@ -160,13 +160,21 @@ def test_a_stored_image_that_is_built_again_is_noticed(project):
         '[image]\nname = "outer"\n[nodes.inner]\nkind = "image"\nimage = "demo-1"\n'
     )
     demo, project.recipe = project.recipe, project.root / "outer.toml"
-    project.build()
+    before = project.build()
     assert project.build().unchanged
     outer, project.recipe = project.recipe, demo
     project.edit("edge", "gateway")
     project.build()
     project.recipe = outer
-    assert project.outcomes(project.build())["inner"] == "ran"
+    after = project.build()
+    assert not after.unchanged
+    assert after.digest != before.digest
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_memo_that_another_user_wrote_is_not_trusted(built):
+    os.chown(memo.memo_path(built.request), 12345, -1)
+    assert not built.build().unchanged
 
 
 def test_when_only_sources_change_the_plan_is_not_made_again(built, monkeypatch):

@@ -84,6 +84,14 @@ def test_a_state_that_is_damaged_or_of_another_version_is_as_good_as_none(tmp_pa
     assert load_state(path) == BuildState()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_state_that_another_user_wrote_is_as_good_as_none(tmp_path):
+    path = tmp_path / "s.json"
+    save_state(path, BuildState(image="x"))
+    os.chown(path, 12345, -1)
+    assert load_state(path) == BuildState()
+
+
 def test_old_merges_are_forgotten(tmp_path):
     path = tmp_path / "s.json"
     save_state(path, BuildState(trees={str(number): "t" for number in range(1000)}))
