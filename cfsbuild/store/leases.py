@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterable
 
@@ -103,7 +104,7 @@ class Lease:
 def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[LeaseInfo]:
     """Return the leases that are in force; remove the others when asked to. Raises `OSError`.
 
-    A file that is no lease is in force for nothing; fsck reports it.
+    What is no lease, or no file at all, is in force for nothing; fsck reports it.
     """
     result = []
     try:
@@ -119,6 +120,8 @@ def living(store_fd: int, algorithm: Algorithm, *, remove_dead: bool) -> list[Le
                 # Released meanwhile, or another user's and closed to this one.
                 continue
             try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    continue
                 info = _read(fd, name, algorithm)
                 if info is not None and _in_force(fd, info[0], info[1]):
                     result.append(info[0])

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -113,13 +114,22 @@ def new_file(dir_fd: int, name: str, *, mode: int = 0o444, sync: bool = False) -
 
 
 def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
-    """Return a regular file's content. Raises `OSError`; EFBIG when it has more than `limit` bytes."""
+    """Return a regular file's content.
+
+    Raises `OSError`: EINVAL for what is no regular file, EFBIG for more than `limit` bytes.
+    """
     fd = open_file(name, dir_fd=dir_fd)
-    with os.fdopen(fd, "rb") as file:
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
         # Python makes room for as many bytes as are asked for: never ask for the limit itself.
-        if os.fstat(fd).st_size > limit:
+        if status.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-        return file.read()
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def remove_if_empty(dir_fd: int, name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -59,3 +61,37 @@ def test_a_closed_descriptor_is_an_os_error() -> None:
     os.close(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         kernel.measure(fd)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EOPNOTSUPP, "file-system"),
+        (errno.ENOTTY, "file-system"),
+        (errno.EINVAL, "file"),
+        (errno.ENOPKG, "algorithm"),
+    ],
+)
+def test_what_the_kernel_refuses_is_told_apart(read_only, monkeypatch, code, reason) -> None:
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    # The kernel's part is played: no kernel refuses in all these ways at once.
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    monkeypatch.setattr(os.path, "isdir", lambda _: False)
+    for question in (lambda: kernel.enable(read_only, Algorithm.SHA256), lambda: kernel.measure(read_only)):
+        with pytest.raises(kernel.VerityUnsupported) as caught:
+            question()
+        assert caught.value.reason == reason
+        assert os.strerror(code) in caught.value.details
+
+
+def test_a_file_that_has_verity_is_enabled_and_one_without_measures_as_none(read_only, monkeypatch) -> None:
+    codes = {kernel.FS_IOC_ENABLE_VERITY: errno.EEXIST, kernel.FS_IOC_MEASURE_VERITY: errno.ENODATA}
+
+    def refuse(_, request, *__):
+        raise OSError(codes[request], os.strerror(codes[request]))
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    kernel.enable(read_only, Algorithm.SHA256)
+    assert kernel.measure(read_only) is None

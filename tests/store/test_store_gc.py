@@ -363,6 +363,16 @@ def test_a_lease_that_was_never_finished_goes(store, data):
     assert names(store.path / "cfsbuild/leases") == []
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["directory", "fifo"])
+def test_what_is_no_file_among_the_leases_is_left_to_fsck(store, make):
+    store_driver.build(store, "one")
+    make(store.path / "cfsbuild/leases/stray")
+    collect(store)
+    assert store_info(store).leases == 0
+    (finding,) = check_store(store).findings
+    assert (finding.kind, finding.where) == ("lease-damaged", "cfsbuild/leases/stray")
+
+
 def test_a_detached_lease_is_released_by_its_name(store):
     (held,) = add(store, b"held" * 100)
     lease = store.lease("mount", ttl=3600)
