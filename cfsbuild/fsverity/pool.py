@@ -17,7 +17,7 @@ from cfsbuild.errors import BuildError
 from cfsbuild.fsverity import merkle, plain
 from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
 
-_READ = 1 << 18
+_READ = 1 << 20
 _BATCH = struct.Struct("<I")
 _RECORD = struct.Struct("<iq64s")
 """errno (0: done, -1: not done yet), size, digest."""
@@ -34,9 +34,8 @@ def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[b
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
         data = os.read(fd, min(_READ, status.st_size))
-        if 0 < len(data) == status.st_size <= BLOCK_SIZE:
-            root = plain.hash_message(data.ljust(BLOCK_SIZE, b"\0"), algorithm)
-            return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm), len(data)
+        if len(data) == status.st_size <= BLOCK_SIZE // algorithm.digest_size * BLOCK_SIZE:
+            return _digest_flat(data, algorithm), len(data)
         stream = merkle.Stream(algorithm, plain.hash_blocks)
         while data:
             stream.update(data)
@@ -47,6 +46,19 @@ def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[b
         raise
     finally:
         os.close(fd)
+
+
+def _digest_flat(data: bytes, algorithm: Algorithm) -> bytes:
+    """Return the digest of a file so small that its tree has one level at most: nearly every file is."""
+    root = bytes(algorithm.digest_size)
+    if data:
+        whole = len(data) // BLOCK_SIZE * BLOCK_SIZE
+        root = plain.hash_blocks(data if whole == len(data) else memoryview(data)[:whole], algorithm)
+        if whole < len(data):
+            root += plain.hash_message(data[whole:].ljust(BLOCK_SIZE, b"\0"), algorithm)
+        if len(root) > algorithm.digest_size:
+            root = plain.hash_message(root.ljust(BLOCK_SIZE, b"\0"), algorithm)
+    return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm)
 
 
 def digest_files(
