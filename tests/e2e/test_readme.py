@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,22 @@ def test_the_second_command_runs_the_tests(tmp_path):
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert re.search(r"\d\d+ passed", result.stdout)
+
+
+@pytest.mark.slow
+def test_the_source_distribution_has_every_file_of_the_checkout(tmp_path):
+    setuptools = pytest.importorskip("setuptools", minversion="77")
+    checkout = _checkout(tmp_path / "checkout")
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=True, text=True
+    )
+    files = {name for name in tracked.stdout.split("\0") if (ROOT / name).is_file()}
+    code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    made = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        packed = {member.name.partition("/")[2] for member in tar}
+    assert files - packed == set(), setuptools.__version__
