@@ -132,8 +132,9 @@ def _formats(minimum: str | None, maximum: str | None) -> tuple[int, int]:
 
 
 def _threads(text: str | None) -> int:
+    """Return how many threads read files; without an option 0: as many as pay, more than processors."""
     if text is None:
-        return _processors()
+        return 0
     threads = _number(text, "Invalid threads count")
     if threads < 1:
         raise RefusalError(f"Invalid threads count {text}")

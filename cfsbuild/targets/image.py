@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -38,19 +37,15 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
     digest = raw.hex()
     files = [OutFile(name=f"{name}.cfs", image=digest)]
     if params.dump:
-        from cfsbuild.tree.dump import format_entry  # noqa: PLC0415
+        from cfsbuild.tree.dump import format_entries  # noqa: PLC0415
 
-        files.append(OutFile(name=f"{name}.dump", data=_lines(map(format_entry, entries))))
+        files.append(OutFile(name=f"{name}.dump", data=format_entries(entries)))
     if params.manifest:
         from cfsbuild.targets.manifest import encode_manifest, make_manifest  # noqa: PLC0415
 
         manifest = make_manifest(name, digest, context.source)
         files.append(OutFile(name=f"{name}.manifest.json", data=encode_manifest(manifest)))
     return TargetOutput(digest=digest, reference=name, files=tuple(files))
-
-
-def _lines(lines: Iterable[bytes]) -> bytes:
-    return b"\n".join((*lines, b""))
 
 
 KIND = TargetKind(

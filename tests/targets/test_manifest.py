@@ -74,3 +74,14 @@ def test_a_malformed_escape_is_refused(text):
 def test_what_is_no_manifest_of_this_version_is_refused(data):
     with pytest.raises(InputError):
         decode_manifest(data)
+
+
+@given(
+    st.sets(st.binary(min_size=1, max_size=6).filter(lambda name: not {0, 0x2F} & set(name)), max_size=150)
+)
+def test_many_names_are_escaped_as_each_alone(names):
+    tree = Tree(
+        entries={b"/": IMPLICIT_DIRECTORY, **{b"/" + name: Inode(0o100644) for name in sorted(names)}}
+    )
+    manifest = make_manifest("i", "0" * 64, TreeSource(tree=tree, node_of=lambda _: "n"))
+    assert manifest.nodes["n"] == ["/", *(escape(b"/" + name) for name in sorted(names))]

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from cfsbuild import limits
 from cfsbuild.errors import InputError
-from cfsbuild.tree.dump import DumpEntry, format_entry, line_parser, parse_dump, parse_dump_bytes
+from cfsbuild.tree.dump import (
+    DumpEntry,
+    format_entries,
+    format_entry,
+    line_parser,
+    parse_dump,
+    parse_dump_bytes,
+)
 
 ROOT = b"/ 4096 40755 2 0 0 0 1000.5 - - -"
 DIGEST = b"00112233445566778899aabbccddeeff" * 2
@@ -232,3 +239,29 @@ def test_a_line_parser_speaks_as_the_whole_parser_does():
     assert parse(ROOT + b"\n", 1).path == b"/"
     with pytest.raises(InputError, match="x: line 7: UID: 'u' is not a number"):
         parse(b"/f 0 100644 1 u 0 0 0.0 - - -", 7)
+
+
+@patient
+@given(
+    st.lists(st.binary(min_size=1, max_size=8), max_size=150), st.sampled_from([b"-", b"a b", b"plain", None])
+)
+def test_many_entries_are_written_as_each_alone(names, payload):
+    entries = [
+        DumpEntry(
+            b"/" + name,
+            1,
+            0o120777,
+            1,
+            0,
+            0,
+            0,
+            -1,
+            2,
+            payload,
+            None,
+            None,
+            ((b"user.a", name),) * (n % 7 == 0),
+        )
+        for n, name in enumerate(names)
+    ]
+    assert format_entries(entries) == b"".join(format_entry(entry) + b"\n" for entry in entries)
