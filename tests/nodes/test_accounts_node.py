@@ -157,12 +157,20 @@ def test_lines_that_are_there_keep_their_order_and_bytes_and_new_ones_come_befor
 def test_a_file_without_a_final_newline_and_with_other_bytes_is_kept_whole():
     objects = Objects()
     raw = b"root:x:0:0:r\xe9ot:/root:/bin/sh"
-    inode = Inode(mode=stat.S_IFREG | 0o600, uid=1, size=len(raw), content=raw, mtime_ns=7)
+    inode = Inode(
+        mode=stat.S_IFREG | 0o600,
+        uid=1,
+        size=len(raw),
+        content=raw,
+        mtime_ns=7,
+        xattrs=((b"security.selinux", b"label\0"),),
+    )
     tree = tree_of(make_layer({b"/etc/passwd": inode}))
     layer = run("accounts", objects, tree, **APP)
     written = layer.entries[b"/etc/passwd"]
     assert objects.content(written).startswith(raw + b"\napp:x:")
     assert (stat.S_IMODE(written.mode), written.uid, written.mtime_ns) == (0o600, 1, 7)
+    assert written.xattrs == inode.xattrs
 
 
 def test_what_is_there_already_is_accepted_and_what_is_declared_about_it_is_changed():

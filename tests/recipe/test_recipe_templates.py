@@ -165,6 +165,7 @@ def test_an_interrupt_ends_the_child_and_is_the_parents_to_handle() -> None:
         "def hang(progress):\n"
         "    sys.stdout.write(f'{os.getpid()}\\n'); sys.stdout.flush()\n"
         "    os.killpg(0, signal.SIGINT); time.sleep(60)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's &\n"
         "try:\n"
         "    bounded.run(hang, int)\n"
         "except KeyboardInterrupt:\n"

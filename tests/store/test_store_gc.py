@@ -257,6 +257,26 @@ def test_a_torn_last_line_of_a_lease_is_ignored(store):
         assert info.objects == {held}
 
 
+def test_a_sweep_that_waits_for_a_long_build_lets_short_ones_pass(store, monkeypatch):
+    monkeypatch.setattr(locks, "_GATE_SECONDS", 0.05)
+    swept = threading.Event()
+
+    def sweep():
+        with locks.exclusive(store.fd, seconds=30):
+            swept.set()
+
+    thread = threading.Thread(target=sweep)
+    with store.transaction():
+        thread.start()
+        for _ in range(5):
+            time.sleep(0.02)
+            with store.transaction():
+                assert not swept.is_set()
+        assert thread.is_alive()
+    thread.join()
+    assert swept.is_set()
+
+
 def test_gc_waits_for_a_transaction_and_gives_up_with_a_clear_line(store):
     with store.transaction() as transaction:
         transaction.add_bytes(b"x" * 100)
