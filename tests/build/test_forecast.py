@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from cfsbuild.build.forecast import NoStore, forecast
 from cfsbuild.build.reasons import Reason, differences, sentence
-from cfsbuild.errors import UsageError
+from cfsbuild.errors import BuildError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
 
 
@@ -97,6 +99,20 @@ def test_a_nested_recipe_can_be_foretold(project):
     assert states(project)["base/"][0] == "pending"
     project.build()
     assert states(project)["base"][0] == states(project)["base/"][0] == "up-to-date"
+
+
+def test_a_state_that_takes_the_tree_of_a_nested_recipe_for_another_is_noticed(project):
+    (project.root / "base.toml").write_text(
+        '[image]\nname = "base"\n[nodes.d]\nkind = "dir"\ntarget = "/b"\n'
+    )
+    project.write('[image]\nname = "x"\n[nodes.base]\nkind = "image"\nrecipe = "base.toml"\n')
+    project.build()
+    (state,) = (project.root / "store" / "cfsbuild" / "state").glob("*/build-*.json")
+    document = json.loads(state.read_bytes())
+    document["trees"] = dict.fromkeys(document["trees"], "00" * 32)
+    state.write_text(json.dumps(document))
+    with pytest.raises(BuildError, match="saw another tree than its key says"):
+        project.build(force=None)
 
 
 def test_asking_for_an_unknown_node_is_an_error_of_usage(project):

@@ -31,6 +31,14 @@ def test_verify_says_ok_and_what_it_read(lab, run):
     assert run("verify", "-q", "a.cfs") == (0, b"", "")
 
 
+def test_verify_finds_that_a_size_in_the_image_is_not_that_of_the_object(lab, run):
+    size = str(len(lab.content))
+    lab.image(edit=lambda text: text.replace(f"/tool {size}", "/tool 77777"))
+    outcome = run("verify", "--json", "a.cfs")
+    assert outcome.status == 5
+    assert [fault["reason"] for fault in outcome.json["faults"]] == ["object-size"]
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -182,6 +190,15 @@ def test_an_exported_directory_has_image_and_objects_and_can_be_imported_elsewhe
     arguments = ("--store", tmp_path / "other")
     assert run("import", *arguments, "--objects", "out/objects", "out/os-x.cfs").status == 0
     assert run("verify", *arguments, "os-x").status == 0
+
+
+def test_an_object_of_another_size_in_the_directory_is_replaced(lab, run):
+    lab.image()
+    run("export", "a.cfs", "out/")
+    (exported,) = (lab.directory / "out" / "objects").glob("*/*")
+    damage(exported, b"short")
+    assert run("export", "--json", "a.cfs", "out/").json["objects_copied"] == 1
+    assert exported.read_bytes() == lab.content
 
 
 def test_a_failed_export_leaves_nothing_behind(lab, run):

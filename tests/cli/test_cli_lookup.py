@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.cli import facts, lookup
-from cfsbuild.errors import CfsError, InputError
+from cfsbuild.errors import CfsError, InputError, UsageError
 from cfsbuild.tree.dump import DumpEntry
 
 links = st.dictionaries(
@@ -58,7 +58,7 @@ def kernel_answer(root, path):
 
 
 @given(links=links, asked=st.lists(st.sampled_from(["a", "b", "c", "x", "y", ".."]), min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_names_are_found_as_the_kernel_finds_them(links, asked):
     directories = ("a", "b", "b/c")
     entries = lookup.by_path(
@@ -97,6 +97,14 @@ def test_absolute_links_start_at_the_image_and_parents_of_the_root_are_the_root(
     )
     assert lookup.locate(entries, b"/etc/l", image="i", follow=True).path == b"/etc/f"
     assert lookup.locate(entries, b"/etc/l", image="i", follow=False).path == b"/etc/l"
+
+
+def test_as_many_links_are_followed_as_by_linux_and_no_more():
+    chain = [entry(b"/%d" % number, stat.S_IFLNK | 0o777, b"%d" % (number + 1)) for number in range(41)]
+    entries = lookup.by_path([entry(b"/", stat.S_IFDIR | 0o755), *chain, entry(b"/41", stat.S_IFREG | 0o644)])
+    assert lookup.locate(entries, b"/1", image="i", follow=True).path == b"/41"
+    with pytest.raises(UsageError, match="too many levels"):
+        lookup.locate(entries, b"/0", image="i", follow=True)
 
 
 @pytest.mark.parametrize("target", [b"/h", b"/gone", b"/g"])

@@ -1,9 +1,12 @@
 import msgspec
 import pytest
 
+from cfsbuild.deploy.mount import check_image_digest
 from cfsbuild.deploy.sequence import Setting, erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec, decode, encode
-from cfsbuild.errors import InputError, UsageError
+from cfsbuild.errors import InputError, UsageError, VerificationError
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.kernel import Measurement
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -84,3 +87,16 @@ def test_every_field_of_the_spec_is_described_in_its_docstring():
         for field in msgspec.structs.asdict(spec())
         if field not in {"version", "read_only"}
     )
+
+
+def test_an_image_of_another_digest_than_the_kernel_measures_is_refused(monkeypatch, tmp_path):
+    measured = Measurement(Algorithm.SHA256, bytes(32))
+    monkeypatch.setattr("cfsbuild.fsverity.kernel.measure", lambda fd: measured)
+    (tmp_path / "i.cfs").write_bytes(b"")
+    with (tmp_path / "i.cfs").open("rb") as file:
+        right = MountSpec(image="i.cfs", objects=("/o",), digest="00" * 32, verity="require")
+        assert check_image_digest(file.fileno(), right)
+        wrong = msgspec.structs.replace(right, digest="11" * 32)
+        with pytest.raises(VerificationError, match="wrong fs-verity digest") as caught:
+            check_image_digest(file.fileno(), wrong)
+    assert caught.value.reason == "image-digest"

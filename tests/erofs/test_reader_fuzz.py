@@ -67,7 +67,7 @@ def read(data):
     return entries
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(FIELD, min_size=1, max_size=4))
 def test_a_good_image_with_other_fields_is_read_or_refused(fields):
     data = images.patched(RICH + bytes(8), fields)[: len(RICH)]

@@ -22,6 +22,7 @@ ROOT_SMALL = images.dirent(GOOD, b"small")
 BIG_XATTRS = images.BIG + 32
 METACOPY = BIG_XATTRS + 16
 REDIRECT = METACOPY + 4 + 16 + 36
+CHUNKS = GOOD.index(b"\xff" * 4, REDIRECT)
 HUGE = 2**40
 
 
@@ -120,11 +121,22 @@ HOSTILE = {
     "an attribute is there twice": ("xattr", [(REDIRECT + 4, b"overlay.metacopy")]),
     "a digest is of an unknown form": ("digest", [(METACOPY + 20, b"\x01")]),
     "a digest's algorithm does not fit its length": ("digest", [(METACOPY + 23, b"\x02")]),
+    "a chunk of an external file has an address": ("type", [(CHUNKS, images.u32(1))]),
     "a backing path is not absolute": ("overlay", [(REDIRECT + 20, b"x")]),
     "a backing path contains dot dot": ("overlay", [(REDIRECT + 20, b"/../cd")]),
     "a backing path contains NUL": ("overlay", [(REDIRECT + 22, b"\0")]),
     "a root that is opaque in another way": ("overlay", [(images.ROOT + 32 + 16 + 4 + 14, b"x")]),
 }
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_attribute_of_the_owner_that_is_there_twice_is_refused(shared):
+    text = b"/ 0 40755 2 0 0 0 0.0 - - -\n"
+    for name in (b"f", b"g") if shared else (b"f",):
+        text += b"/%s 0 100644 1 0 0 0 0.0 - - - user.aa=1 user.ab=2\n" % name
+    image = images.image(text)
+    assert image.count(b"ab2") == 1
+    assert refusal(image.replace(b"ab2", b"aa2")) == "xattr"
 
 
 @pytest.mark.parametrize("case", HOSTILE)
