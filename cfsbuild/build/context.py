@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from cfsbuild.build.result import CACHED, CUT_OFF, RAN
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.trees import Trees
-from cfsbuild.errors import BuildError, CfsError, Problem
+from cfsbuild.errors import BuildError, CfsError, Problem, StoreError
 from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
@@ -167,3 +167,21 @@ class BuildFailedError(BuildError):
     def problems(self) -> tuple[Problem, ...]:
         """Return every problem of every job that failed."""
         return tuple(problem for error in self.errors for problem in error.problems())
+
+
+class StoreFailedError(BuildFailedError):
+    """Several jobs failed, all of them because of the store or the file system below it."""
+
+    exit_code = StoreError.exit_code
+
+
+def failure(errors: Sequence[CfsError]) -> CfsError:
+    """Return the error for what the jobs of a build raised: that itself when it is but one thing."""
+    # A full disk, say, meets every job that runs: once is enough.
+    found = {(type(error), error.brief, error.origin): error for error in reversed(errors)}
+    distinct = tuple(reversed(found.values()))
+    if len(distinct) == 1:
+        return distinct[0]
+    if all(isinstance(error, StoreError) for error in distinct):
+        return StoreFailedError(distinct)
+    return BuildFailedError(distinct)

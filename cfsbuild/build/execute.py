@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfsbuild.build.cancelling import CancellableSink
-from cfsbuild.build.context import BuildContext, BuildFailedError, Done
+from cfsbuild.build.context import BuildContext, Done, failure
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.node_job import run_node
 from cfsbuild.build.outputs import write_outputs
@@ -144,10 +144,8 @@ class _Run:
 
     def raise_failures(self) -> None:
         """Raise what jobs raised, if any did."""
-        if len(self._errors) == 1:
-            raise self._errors[0]
         if self._errors:
-            raise BuildFailedError(tuple(self._errors))
+            raise failure(self._errors)
 
     def write_files(self, open_image: Callable[[bytes], int]) -> None:
         """Put the files of the targets that ran into the output directory."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cfsbuild.build import execute
-from cfsbuild.build.executors.local import Completion
+from cfsbuild.build.workers import Completion
 from cfsbuild.cli.main import main
 
 
@@ -36,5 +36,5 @@ class Inline:
 
 
 if __name__ == "__main__":
-    execute.LocalExecutor = Inline
+    execute.Workers = Inline
     sys.exit(main())
