@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SHOW_VERSION = 1
 _DEFAULT = "default"
-_COMMON = ("kind", "needs", "replaces")
 
 
 @click.command("show")

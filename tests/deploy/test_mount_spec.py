@@ -91,7 +91,7 @@ def test_every_field_of_the_spec_is_described_in_its_docstring():
 
 def test_an_image_of_another_digest_than_the_kernel_measures_is_refused(monkeypatch, tmp_path):
     measured = Measurement(Algorithm.SHA256, bytes(32))
-    monkeypatch.setattr("cfsbuild.fsverity.kernel.measure", lambda fd: measured)
+    monkeypatch.setattr("cfsbuild.fsverity.kernel.measure", lambda _: measured)
     (tmp_path / "i.cfs").write_bytes(b"")
     with (tmp_path / "i.cfs").open("rb") as file:
         right = MountSpec(image="i.cfs", objects=("/o",), digest="00" * 32, verity="require")
