@@ -92,7 +92,8 @@ def collect(  # noqa: PLR0913 (the policy, each part by keyword)
             purged = _purge(store, grace)
             leases.living(store.fd, store.algorithm, remove_dead=True)
             marker.mark()
-            with locks.exclusive(store.fd, seconds=wait):
+            note = events.Note(text=f"waiting up to {wait:g} seconds for the builds that use the store")
+            with locks.exclusive(store.fd, seconds=wait, waiting=lambda: listener(note)):
                 report = _sweep(store, marker.mark(), listener)
             if grace <= 0:
                 purged = _add(purged, _purge(store, grace))

@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cfsbuild.errors import StoreError
 from cfsbuild.store import layout, syscalls
@@ -78,11 +78,12 @@ def shared(store_fd: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(store_fd: int, *, seconds: float) -> Iterator[None]:
+def exclusive(store_fd: int, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Be alone in the store for the duration of the block.
 
     Waits up to `seconds` for open transactions; new ones wait meanwhile, but only for short times, so that
-    one long build does not stop all others. Raises `StoreError` when the time is over, or `OSError`.
+    one long build does not stop all others. Calls `waiting` once when it takes longer than
+    that. Raises `StoreError` when the time is over, or `OSError`.
     """
     deadline = time.monotonic() + seconds
     gate = _open_lock(store_fd, "gate")
@@ -96,6 +97,9 @@ def exclusive(store_fd: int, *, seconds: float) -> Iterator[None]:
                     resolution="try again when the builds are done",
                     reason="busy",
                 )
+            if waiting is not None:
+                waiting()
+                waiting = None
             time.sleep(_POLL_SECONDS)
         yield
     finally:

@@ -220,3 +220,11 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(small_disk, tmp_path, 
         assert main([*command[len(PROGRAM) : -7], "verify", "-q", "r-1"]) == 0
     capsys.readouterr()
     assert failures >= 4
+
+
+def test_a_gc_says_that_it_waits_for_a_build_and_ends_with_7_when_that_takes_too_long(tmp_path, capsys):
+    with Store.init(tmp_path / "store") as store, store.transaction():
+        assert main(["--store", str(tmp_path / "store"), "store", "gc", "--wait", "3s"]) == 7
+    said = capsys.readouterr().err
+    assert "waiting up to 3 seconds for the builds" in said
+    assert "error: store is in use" in said
