@@ -60,12 +60,15 @@ def _verdict(report: FsckReport) -> str:
 
 
 def gc_lines(report: GcReport, *, verbose: bool) -> Iterator[str]:
-    """Yield, in a dry run, one line for each object that stays or goes; then a summary."""
-    if report.dry_run or verbose:
-        for kept in report.kept:
-            yield f"keep object {kept.object}: {kept.why}"
-        for item in report.removed:
-            yield f"remove {item.kind} {item.name} ({render.human_size(item.bytes)})"
+    """Yield what goes and, in a dry run, why the rest stays; object by object with `verbose`."""
+    if verbose:
+        yield from (f"keep object {kept.object}: {kept.why}" for kept in report.kept)
+        yield from (
+            f"remove {item.kind} {item.name} ({render.human_size(item.bytes)})" for item in report.removed
+        )
+    elif report.dry_run:
+        reasons = Counter(kept.why.partition(", through image ")[0] for kept in report.kept)
+        yield from (f"keep {render.count(number, 'object')}: {why}" for why, number in reasons.most_common())
     kinds = Counter(item.kind for item in report.removed)
     what = ", ".join(render.count(count, kind) for kind, count in sorted(kinds.items())) or "nothing"
     verb = "would remove" if report.dry_run else "removed"

@@ -120,10 +120,12 @@ def test_fsck_from_needs_repair(place, tmp_path):
 def test_gc_dry_run_says_why_and_changes_nothing(place):
     result = cfsbuild("store", "gc", "-n", "--store", place)
     assert result.returncode == 0
-    assert result.stdout.count("keep object") == 2
-    assert "reference demo/app" in result.stdout
+    assert "keep 2 objects: reference demo/app\n" in result.stdout
     assert "would remove 1 object (500); 2 objects stay" in result.stdout
     assert len(object_paths(place)) == 3
+    each = cfsbuild("store", "gc", "-n", "-v", "--store", place).stdout
+    assert each.count("keep object") == 2
+    assert each.count("remove object") == 1
 
 
 def test_gc_removes_and_then_frees(place):
