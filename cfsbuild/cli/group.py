@@ -25,7 +25,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (6, "differences were found (diff, explain)"),
     (7, "store or input/output error"),
     (70, "internal error: a bug"),
-    (130, "interrupted (143: terminated)"),
+    (130, "interrupted (143: terminated, 129: hung up)"),
 )
 
 _EPILOG = "\b\nExit status:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES)
