@@ -17,7 +17,7 @@ from cfsbuild.build import reasons as why
 from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import NODE, TREE, Job, Plan
 from cfsbuild.build.keys import key_of, layers_digest
-from cfsbuild.build.node_job import explain, prepare
+from cfsbuild.build.node_job import prepare, why_run
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import CACHED
 from cfsbuild.build.sources import Sources
@@ -177,7 +177,7 @@ def _foretell_node(build: BuildContext, job: Job) -> Forecast:
     forced = build.force(job.name)
     cached = None if forced else build.cached(node.key)
     if cached is None:
-        return _forecast(job, node.key, explain(build, node, forced=forced))
+        return _forecast(job, node.key, why_run(build, node, forced=forced))
     result, layer = cached
     build.done[job.name] = Done(
         key=node.key, components=node.components, output=result.layer, outcome=CACHED, layer=layer

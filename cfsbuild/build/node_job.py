@@ -106,7 +106,7 @@ def _run_node(build: BuildContext, job: Job) -> Done:
             seconds=time.monotonic() - began,
             layer=layer,
         )
-    reasons = explain(build, node, forced=forced)
+    reasons = why_run(build, node, forced=forced)
     build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
     layer = _produce(build, node)
     name = build.sink.put_layer(layer)
@@ -122,7 +122,7 @@ def _run_node(build: BuildContext, job: Job) -> Done:
     )
 
 
-def explain(build: BuildContext, node: Prepared, *, forced: bool) -> tuple[Reason, ...]:
+def why_run(build: BuildContext, node: Prepared, *, forced: bool) -> tuple[Reason, ...]:
     """Return why a node whose result cannot be used has to run."""
     if forced:
         return (Reason(reason=why.FORCED),)
