@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.store.results import NodeResult
 from cfsbuild.tree.layer import Layer, Tree
+
+_TYPE = 0o170000
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +179,7 @@ def _result(node: Prepared, layer: Layer, name: str) -> NodeResult:
         components=node.components,
         layer=name,
         entries=len(layer.entries) + len(layer.links),
-        bytes=sum(inode.size for inode in layer.entries.values() if inode.is_regular),
+        bytes=sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG),
     )
 
 

@@ -142,7 +142,7 @@ def _metadata(
         mtimes = [0 if stat.S_ISDIR(scan.mode[number]) else scan.mtime_ns[number] for number in numbers]
     if "owner" in preserve:
         owners = [(scan.uid[number], scan.gid[number]) for number in numbers]
-    if "xattrs" in preserve or "overlay-xattrs" in preserve:
+    if ("xattrs" in preserve or "overlay-xattrs" in preserve) and scan.attributed:
         for position, number in enumerate(numbers):
             found = read_xattrs(scan, number)
             if found:
