@@ -169,19 +169,13 @@ class BuildFailedError(BuildError):
         return tuple(problem for error in self.errors for problem in error.problems())
 
 
-class StoreFailedError(BuildFailedError):
-    """Several jobs failed, all of them because of the store or the file system below it."""
-
-    exit_code = StoreError.exit_code
-
-
 def failure(errors: Sequence[CfsError]) -> CfsError:
     """Return the error for what the jobs of a build raised: that itself when it is but one thing."""
-    # A full disk, say, meets every job that runs: once is enough.
+    if all(isinstance(error, StoreError) for error in errors):
+        # A full disk, say, meets every job that runs, and the later errors follow from the first.
+        return errors[0]
     found = {(type(error), error.brief, error.origin): error for error in reversed(errors)}
     distinct = tuple(reversed(found.values()))
     if len(distinct) == 1:
         return distinct[0]
-    if all(isinstance(error, StoreError) for error in distinct):
-        return StoreFailedError(distinct)
     return BuildFailedError(distinct)
