@@ -44,11 +44,12 @@ static void object_name(const struct ingest *in, const uint8_t *digest, char *na
     *name = 0;
 }
 
-static void make_shard(const struct ingest *in, const char *name)
+/* Returns 0 or errno; another thread may have been faster. */
+static int make_shard(const struct ingest *in, const char *name)
 {
     const char shard[] = {name[0], name[1], 0};
 
-    mkdirat(in->staging, shard, 0777); /* if this fails, so does what comes next */
+    return mkdirat(in->staging, shard, 0777) && errno != EEXIST ? errno : 0;
 }
 
 static int64_t nanoseconds(const struct timespec *time)
@@ -102,12 +103,13 @@ static int give_name(const struct ingest *in, const char *temporary, const char 
 {
     if (!renameat(in->staging, temporary, in->staging, name))
         return 0;
-    if (errno == ENOENT) {
-        make_shard(in, name);
+    int failed = errno;
+    if (failed == ENOENT && !(failed = make_shard(in, name))) {
         if (!renameat(in->staging, temporary, in->staging, name))
             return 0;
+        failed = errno;
     }
-    const int error = errno + WRITING;
+    const int error = failed + WRITING;
     unlinkat(in->staging, temporary, 0);
     return error;
 }
@@ -135,7 +137,9 @@ static int keep(void *context, size_t index, const uint8_t *digest, const uint8_
     in->states[index] = STAGED;
     int fd = create(in, name);
     if (fd < 0 && errno == ENOENT) {
-        make_shard(in, name);
+        const int failed = make_shard(in, name);
+        if (failed)
+            return failed + WRITING;
         fd = create(in, name);
     }
     if (fd >= 0)
