@@ -82,13 +82,14 @@ def together(tmp_path: Path, seconds: float) -> None:
         assert process.returncode == 0, complaint
         turns.append(int(said))
     assert min(turns) >= 1, turns
+    built = min(VERSIONS, max(turns[:2]))
     with Store.open(store) as opened:
         report = check_store(opened)
         assert report.findings == ()
-        assert len(opened.refs()) == VERSIONS
+        assert len(opened.refs()) == built
     # The same images as in a store of its own.
     write_project(tmp_path / "alone")
-    for version in range(VERSIONS):
+    for version in range(built):
         arguments = ["-C", str(tmp_path / "alone"), "--progress=none"]
         assert main([*arguments, "--store", "store", "build", "-q", "-o", f"v={version}", "r.toml"]) == 0
         with Store.open(store) as shared, Store.open(tmp_path / "alone/store") as own:
