@@ -222,8 +222,11 @@ def start_up(rounds: int) -> bool:
     for _ in range(rounds * 4):
         bare.append(run([sys.executable, "-c", "pass"])[0].cpu)
         ours.append(run([cfsbuild(), "--help"])[0].cpu)
-    over = (statistics.median(ours) - statistics.median(bare)) * 1000
-    print(f"\n`--help`: {over:.0f} ms of CPU over `python3 -c pass` (gate: 80 ms)")
+    # A busy machine only ever adds: caches are cold, frequencies low.
+    over, usual = (1000 * (pick(ours) - pick(bare)) for pick in (min, statistics.median))
+    print(
+        f"\n`--help`: {over:.0f} ms of CPU over `python3 -c pass` at best, median {usual:.0f} (gate: 80 ms)"
+    )
     return over < 80
 
 
