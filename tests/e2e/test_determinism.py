@@ -176,7 +176,11 @@ def _command(setting: Setting, directory: Path, *arguments: str) -> list[str]:
     if setting["user"] == "nobody":
         if os.geteuid() != 0 or shutil.which("setpriv") is None:
             pytest.skip("becoming another user needs root and setpriv")
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        probe = [*become, sys.executable, "-c", "import cfsbuild"]
+        if subprocess.run(probe, check=False, capture_output=True).returncode:
+            pytest.skip("another user cannot reach this interpreter and this checkout")
+        command = [*become, *command]
     return ["sh", "-c", f'umask {setting["umask"]}; exec "$@"', "sh", *command]
 
 
