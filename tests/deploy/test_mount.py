@@ -182,3 +182,26 @@ class TestInside:
         with pytest.raises(MountError) as caught:
             run_inside(changed(image, objects=("/nonexistent",)), ["/bin/busybox"])
         assert "/nonexistent" in caught.value.details
+
+
+@pytest.fixture
+def shifted_ids():
+    """Yield the path of a user namespace in which every id is 100000 higher outside."""
+    process = subprocess.Popen(["unshare", "--user", "sleep", "60"])
+    try:
+        own = Path("/proc/self/ns/user").readlink()
+        while Path(f"/proc/{process.pid}/ns/user").readlink() == own:
+            assert process.poll() is None
+        for kind in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{kind}").write_text("0 100000 65536\n")
+        yield f"/proc/{process.pid}/ns/user"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_owners_are_mapped_through_a_user_namespace(image, target, shifted_ids):
+    mount(changed(image, idmap=shifted_ids), target)
+    status = (target / "big").stat()
+    assert (status.st_uid, status.st_gid) == (100007, 100008)
+    assert (target / "big").read_bytes() == BIG
