@@ -10,6 +10,7 @@ TABLE = [
     (("-o", "nodev", "a", "b"), "mount.composefs: Unsupported option nodev"),
     (("-o", "", "a", "b"), "mount.composefs: Unsupported option "),
     (("-o", "basedir", "a", "b"), "mount.composefs: No value specified for basedir option"),
+    (("-o", "basedir=/tmp,ro=1", "a", "b"), "mount.composefs: Unsupported option ro=1"),
     (("-o", "basedir=", "a", "b"), "mount.composefs: Value for basedir option has incorrect format"),
     (("-o", "basedir=:", "a", "b"), "mount.composefs: Value for basedir option has incorrect format"),
     (("-o", "basedir=/tmp,upperdir=/tmp", "a", "b"), "mount.composefs: Both workdir and upperdir must be"),

@@ -1,7 +1,9 @@
 """The front ends against the programs that they stand for: same standard output, same exit status, same words."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import lab
 import pytest
@@ -14,7 +16,11 @@ from cfsbuild.tree.dump import format_entry, parse_dump_bytes
 
 pytestmark = pytest.mark.lab
 
-MODULES = {"mkcomposefs": "mkcomposefs", "composefs-info": "composefs_info"}
+MODULES = {
+    "mkcomposefs": "mkcomposefs",
+    "composefs-info": "composefs_info",
+    "mount.composefs": "mount_composefs",
+}
 WORKED = b"""/ 0 40755 2 0 0 0 1.0 - - -
 /big 5000 100644 1 0 0 0 1.5 ab/cdefg - 0011223344556677889900112233445566778899001122334455667788990011 user.a=1
 /copy 5000 100644 1 0 0 0 1.5 ab/cdefg - -
@@ -102,11 +108,35 @@ INFO_REFUSED = [
     ["-x"],
     ["measure-file", "src"],
 ]
+MOUNT = [
+    [],
+    ["-h"],
+    ["src.cfs"],
+    ["src.cfs", "mnt"],
+    ["-t", "ext4", "src.cfs", "mnt"],
+    ["-o", "nodev", "src.cfs", "mnt"],
+    ["-o", "basedir=objects,,ro", "src.cfs", "mnt"],
+    ["-o", "basedir", "src.cfs", "mnt"],
+    ["-o", "basedir=", "src.cfs", "mnt"],
+    ["-o", "basedir=:", "src.cfs", "mnt"],
+    ["-o", "basedir=objects,upperdir=mnt", "src.cfs", "mnt"],
+    ["-o", "basedir=objects,digest=zz", "src.cfs", "mnt"],
+    ["-o", f"basedir=objects,digest={'0' * 64}", "src.cfs", "mnt"],
+    ["-o", "basedir=objects,idmap=missing", "src.cfs", "mnt"],
+    ["-o", "basedir=objects", "missing", "mnt"],
+    ["-o", "basedir=objects", "w.dump", "mnt"],
+]
+MOUNTED = """
+mount.composefs -o "$1" src.cfs mnt
+sha256sum mnt/file mnt/small
+grep -o ' overlay r[ow]' /proc/mounts
+umount mnt
+"""
 
 
 @pytest.fixture(scope="module")
 def place():
-    lab.require("mkcomposefs", "composefs-info")
+    lab.require("mkcomposefs", "composefs-info", "mount.composefs")
     with lab.workspace() as (outside, inside):
         (outside / "src").mkdir()
         (outside / "src" / "file").write_bytes(b"x" * 5000)
@@ -118,7 +148,10 @@ def place():
         (outside / "store" / "ab").mkdir(parents=True)
         (outside / "store" / "ab" / "cdefg").write_bytes(b"")
         assert lab.run("mkcomposefs", "--from-file", "w.dump", "w.cfs", cwd=inside).returncode == 0
-        assert lab.run("mkcomposefs", "src", "src.cfs", cwd=inside).returncode == 0
+        (outside / "mnt").mkdir()
+        (outside / "objects").mkdir()
+        stored = lab.run("mkcomposefs", "--digest-store=objects", "src", "src.cfs", cwd=inside)
+        assert stored.returncode == 0, stored.stderr
         yield outside, inside
 
 
@@ -174,6 +207,33 @@ def test_composefs_info_refuses_the_same_in_words_of_its_own(place, arguments):
     assert theirs[0] == ours[0] == 1
     assert ours[1] == b""  # theirs prints "Def" after a bad option
     assert ours[2]
+
+
+@pytest.mark.parametrize("arguments", MOUNT, ids=" ".join)
+def test_mount_composefs_says_the_same_when_it_does_not_mount(place, arguments):
+    theirs, ours = both(place, "mount.composefs", arguments)
+    assert ours[:2] == theirs[:2]
+    # The C program ends a message with two line feeds; and getopt's own words are the C library's.
+    assert ours[2].replace(b"\n\n", b"\n") == theirs[2].replace(b"\n\n", b"\n")
+
+
+@pytest.mark.parametrize(
+    "options", ["basedir=objects", "ro,basedir=mnt:objects", "rw,basedir=objects,tryverity"]
+)
+def test_mount_composefs_mounts_the_same(place, options, tmp_path):
+    outside, inside = place
+    theirs = lab.run("sh", "-c", MOUNTED, "sh", options, cwd=inside)
+    (tmp_path / "mount.composefs").symlink_to(Path(sys.executable).parent / "cfsbuild")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ours = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTED, "sh", options],
+        capture_output=True,
+        check=False,
+        cwd=outside,
+        env={**os.environ, "PATH": path},
+    )
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+    assert b"mnt/small" in ours.stdout
 
 
 CHECK = """
