@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cfsbuild.build.forecast import FORECAST_VERSION, Forecast, forecast
-from cfsbuild.build.pipeline import load_plans
 from cfsbuild.build.reasons import sentence
 from cfsbuild.cli.graph_svg import Node, draw
 from cfsbuild.cli.graph_text import dot, text_tree
 from cfsbuild.cli.output import write_bytes, write_json, write_lines
-from cfsbuild.cli.recipes import recipe_argument, recipe_options, request_of
+from cfsbuild.cli.recipes import plans_of, recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
 
@@ -48,11 +46,7 @@ def command(  # noqa: PLR0913, PLR0917 (the verb's options)
     Solid edges: the node reads what the other gives. Dotted edges: only the order of merging.
     """
     request = request_of(settings, recipe, output, profiles, overrides)
-    plans = load_plans(request, environ=os.environ)
-    if image is not None:
-        plans = [plan for plan in plans if plan.recipe.image_name == image]
-    if not plans:
-        raise UsageError(f"{recipe} describes no image {image!r}")
+    plans = plans_of(request, image)
     if len(plans) > 1 and form == "svg" and not settings.json:
         names = ", ".join(plan.recipe.image_name for plan in plans)
         raise UsageError(f"{recipe} describes {len(plans)} images", resolution=f"--image one of: {names}")

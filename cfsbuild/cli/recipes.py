@@ -13,6 +13,7 @@ from cfsbuild.cli.settings import Settings
 from cfsbuild.errors import UsageError
 
 if TYPE_CHECKING:
+    from cfsbuild.build.job import Plan
     from cfsbuild.build.memo import Request
     from cfsbuild.recipe.model import Recipe
 
@@ -87,6 +88,20 @@ def request_of(
         trusted_uids=settings.trusted_uids,
         shared_store=settings.shared_store,
     )
+
+
+def plans_of(request: Request, image: str | None) -> list[Plan]:
+    """Return the plans of a recipe's images, or of the one called `image`; raises `UsageError` if none is."""
+    from cfsbuild.build.pipeline import load_plans  # noqa: PLC0415 (not for help)
+
+    plans = load_plans(request, environ=os.environ)
+    chosen = [plan for plan in plans if image in {None, plan.recipe.image_name}]
+    if not chosen:
+        raise UsageError(
+            f"{request.recipe} describes no image {image!r}",
+            resolution=f"--image one of: {', '.join(plan.recipe.image_name for plan in plans)}",
+        )
+    return chosen
 
 
 def load(recipe: Path, profiles: tuple[str, ...], overrides: tuple[str, ...]) -> list[Recipe]:

@@ -29,7 +29,7 @@ def command(
     profiles: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> NoReturn:
-    """Build the images of RECIPE, and again whenever the recipe or a local source changes.
+    """Build the images of RECIPE (default: recipe.toml), and again whenever it or a local source changes.
 
     Writes the same lines as `build` after each build. A build that fails is reported, and tried again after
     the next change. Ctrl-C ends it (exit 130).

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from cfsbuild.build.forecast import FORECAST_VERSION, Forecast, forecast
-from cfsbuild.build.pipeline import load_plans
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.plan_text import job_lines, state_text
-from cfsbuild.cli.recipes import recipe_options, request_of
+from cfsbuild.cli.recipes import DEFAULT_RECIPE, plans_of, recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import UsageError
 
 _PAST = {"ran": "ran", "cached": "was cached", "cut-off": "was cut off: what it reads had not changed"}
 
 
 @click.command("why")
 @common_options("json", "store")
-@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@recipe_argument
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @click.option("--image", metavar="NAME", help="Which image of a matrix.")
 @recipe_options
@@ -34,31 +31,32 @@ def command(  # noqa: PLR0913, PLR0917 (the verb's arguments and options)
     profiles: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> int:
-    """Say why the nodes of RECIPE were rebuilt or not, and what a build would do now.
+    """Say why the nodes of RECIPE (default: recipe.toml) were rebuilt or not, and what a build would do now.
 
-    Without NODE all nodes are listed. Nothing is built.
+    Without NODE all nodes are listed. Nothing is built. A first argument that is no file and does not end in
+    .toml is a node, too.
     """
+    if recipe.suffix != ".toml" and not recipe.exists():
+        recipe, nodes = Path(DEFAULT_RECIPE), (str(recipe), *nodes)
     request = request_of(settings, recipe, output, profiles, overrides)
     documents = []
-    for plan in load_plans(request, environ=os.environ):
-        if image is not None and plan.recipe.image_name != image:
-            continue
+    plans = plans_of(request, image)
+    for plan in plans:
         found = forecast(plan, request, nodes=nodes)
         documents.append({"image": plan.recipe.image_name, "jobs": found})
         if not settings.json:
-            write_lines(_text(settings, plan.recipe.image_name, found, detailed=bool(nodes)))
-    if not documents:
-        raise UsageError(f"{recipe} describes no image {image!r}")
+            title = plan.recipe.image_name if len(plans) > 1 or not nodes else ""
+            write_lines(_text(settings, title, found, detailed=bool(nodes)))
     if settings.json:
         write_json({"version": FORECAST_VERSION, "images": documents})
     return 0
 
 
-def _text(settings: Settings, image: str, found: list[Forecast], *, detailed: bool) -> list[str]:
+def _text(settings: Settings, title: str, found: list[Forecast], *, detailed: bool) -> list[str]:
     color = settings.color_on_stdout
+    lines = [f"{title}:"] if title else []
     if not detailed:
-        return [f"{image}:", *(f"  {line}" for line in job_lines(found, color=color))]
-    lines = []
+        return [*lines, *(f"  {line}" for line in job_lines(found, color=color))]
     for one in found:
         lines.append(f"{one.job} ({one.kind})")
         lines.append(f"  now:        {state_text(one, color=color)}")

@@ -60,3 +60,31 @@ def test_what_does_not_exist_is_an_error_of_usage(place, capfd, arguments):
 def test_v_shows_the_key(place, capfd):
     _, out, _ = run(capfd, "why", "-v", "recipe.toml", "etc")
     assert "  key:        " in out
+
+
+@pytest.mark.parametrize("arguments", [(), ("recipe.toml",), ("hostname",), ("hostname", "etc")])
+def test_the_recipe_may_be_left_out(place, capfd, arguments):
+    status, out, _ = run(capfd, "why", *arguments)
+    assert status == 0
+    nodes = [name for name in arguments if name != "recipe.toml"]
+    assert ("demo-1:" in out) == (not nodes)
+    assert all(name in out for name in nodes)
+
+
+@pytest.mark.parametrize(
+    ("argument", "what"), [("nobody", "no node 'nobody'"), ("no.toml", "no recipe no.toml")]
+)
+def test_a_wrong_first_argument_is_a_node_unless_it_looks_like_a_recipe(place, capfd, argument, what):
+    status, _, err = run(capfd, "why", argument)
+    assert status == 2
+    assert what in err
+
+
+def test_each_image_of_a_matrix_is_named(place, capfd):
+    (place / "recipe.toml").write_text(RECIPE + '[matrix]\nhost = ["a", "b"]\n')
+    _, out, _ = run(capfd, "why", "etc")
+    assert [line for line in out.splitlines() if line.endswith(":")] == ["demo-1-a:", "demo-1-b:"]
+    _, out, _ = run(capfd, "why", "--image", "demo-1-b", "etc")
+    assert out.startswith("etc (dir)\n")
+    _, _, err = run(capfd, "why", "--image", "demo-1-c")
+    assert "one of: demo-1-a, demo-1-b" in err
