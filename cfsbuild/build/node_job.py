@@ -14,7 +14,7 @@ from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components, key_of, node_components
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import RAN
-from cfsbuild.errors import BuildError, InputError
+from cfsbuild.errors import BuildError, CfsError, InputError
 from cfsbuild.events import JobStarted
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
@@ -197,4 +197,9 @@ def stored_tree(build: BuildContext, asked: NodeSpec) -> Tree:
     from cfsbuild.tree.flavour import from_dump  # noqa: PLC0415
 
     store: Any = build.store
-    return from_dump(read_image(store.read_image(asked.params.image)).entries())
+    try:
+        data = store.read_image(asked.params.image)
+    except CfsError as error:
+        error.origin = error.origin or asked.origin_of("image")
+        raise
+    return from_dump(read_image(data).entries())

@@ -253,7 +253,7 @@ def _no_image(store: Store, text: str) -> UsageError:
     import difflib  # noqa: PLC0415 (only to complain)
 
     known = sorted(store.refs())
-    near = difflib.get_close_matches(text, known, n=3) or known[:NAMES_SHOWN]
+    near = sorted(difflib.get_close_matches(text, known, n=3)) or known[:NAMES_SHOWN]
     return UsageError(
         f"there is no image {text}: no such file, and no such name or digest in the store {store.path}",
         resolution=f"images there: {', '.join(near)}" if near else "build one, or `cfsbuild import` one",

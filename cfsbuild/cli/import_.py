@@ -73,7 +73,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
         with store.transaction() as transaction:
             added, missing = _take_objects(transaction, needed, objects)
             if missing and not allow_missing:
-                raise _missing(opened, missing)
+                raise _missing(opened, missing, file.parent / "objects")
             digest = transaction.put_image(data, list(needed))
             transaction.set_ref(reference, digest)
             transaction.commit()
@@ -137,7 +137,7 @@ def _take_objects(
     return added, missing
 
 
-def _missing(opened: Image, missing: list[DumpEntry]) -> StoreError:
+def _missing(opened: Image, missing: list[DumpEntry], beside: Path) -> StoreError:
     shown = [f"{object_name(e.digest or b'')}  {paths.show(e.path)}" for e in missing[:MISSING_SHOWN]]
     more = [f"… and {len(missing) - MISSING_SHOWN:,} more"] if len(missing) > MISSING_SHOWN else []
     return StoreError(
@@ -145,6 +145,8 @@ def _missing(opened: Image, missing: list[DumpEntry]) -> StoreError:
         if len(missing) > 1
         else f"an object of {opened.name} is not in the store",
         details="\n".join(shown + more),
-        resolution="name directories that have them with --objects, or pass --allow-missing",
+        resolution=f"take them from beside it: --objects {beside}"
+        if beside.is_dir()
+        else "name directories that have them with --objects, or pass --allow-missing",
         reason="object-missing",
     )

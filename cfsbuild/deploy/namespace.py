@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -67,7 +68,14 @@ def _child(spec: MountSpec, command: Sequence[str], directory: Path, *, writable
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606 (no shell is wanted)
     except FileNotFoundError:
-        os.write(2, f"{command[0]}: not found in the image\n".encode())
+        # The kernel says the same of a program that is there and whose interpreter or loader is not.
+        there = shutil.which(command[0], path=environment["PATH"])
+        lacks = (
+            "its interpreter (#! line, or ELF loader) is not in the image"
+            if there
+            else "not found in the image"
+        )
+        os.write(2, f"{command[0]}: {lacks}\n".encode())
         os._exit(COMMAND_NOT_FOUND)
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())

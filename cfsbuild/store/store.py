@@ -225,7 +225,7 @@ class Store:
         if image is None:
             raise StoreError(
                 f"there is no image {name!r} in the store {self.path}",
-                resolution="see `cfsbuild store info` for what is there, or build it",
+                resolution=f"images there: {', '.join(sorted(self.refs())[:20]) or 'none'}",
                 reason="missing-image",
             )
         return self.read_object(image.digest)

@@ -188,6 +188,7 @@ def test_an_exported_directory_has_image_and_objects_and_can_be_imported_elsewhe
     assert run("export", "--json", "os/x", "out/").json["objects_present"] == 1
     Store.init(tmp_path / "other").close()
     arguments = ("--store", tmp_path / "other")
+    assert "--objects out/objects" in run("import", *arguments, "out/os-x.cfs").err
     assert run("import", *arguments, "--objects", "out/objects", "out/os-x.cfs").status == 0
     assert run("verify", *arguments, "os-x").status == 0
 

@@ -54,6 +54,7 @@ def rootfs(lab, run):
         "/bin 0 40755 2 0 0 0 0.0 - - -",
         f"/bin/busybox {len(data)} 100755 1 0 0 0 0.0 {digest[:2]}/{digest[2:]} - {digest}",
         "/bin/sh 7 120777 1 0 0 0 0.0 busybox - -",
+        r"/bin/tool 11 100755 1 0 0 0 0.0 - #!/no/such\n -",
         "/etc 0 40755 2 0 0 0 0.0 - - -",
         r"/etc/hostname 5 100644 1 0 0 0 0.0 - edge\n -",
         "/proc 0 40755 2 0 0 0 0.0 - - -",
@@ -151,6 +152,10 @@ def test_shell_runs_a_command_in_the_image_and_keeps_its_status(run, rootfs, cap
     missing = run("shell", rootfs, "/no/such")
     assert missing.status == 127
     assert "not found in the image" in missing.err
+    for command in ("/bin/tool", "tool"):
+        without_interpreter = run("shell", rootfs, command)
+        assert without_interpreter.status == 127
+        assert f"{command}: its interpreter" in without_interpreter.err
 
 
 @can_mount
