@@ -176,6 +176,8 @@ class _Checker:
     ) -> Any:  # noqa: ANN401
         verb, end = ("have", f" {unit}") if unit else ("be", "")
         low, high = bounds
+        if low == 1 and size == 0 and unit:
+            return self._bad(value, "must not be empty")
         if low is not None and size < low:
             return self._bad(value, f"must {verb} at least {low}{end}")
         if high is not None and size > high:

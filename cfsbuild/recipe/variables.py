@@ -74,7 +74,8 @@ def _profile(table: Marked, name: str, problems: list[Problem]) -> dict[str, Mar
     known = _table(table, "profiles", [])
     if name not in known:
         resolution = suggestion(name, known, what="profiles")
-        problems.append(Problem(f"there is no profile `{name}`", "", resolution, table.origin))
+        origin = Origin(COMMAND_LINE, 0, f"--profile {name}")
+        problems.append(Problem(f"the recipe has no profile `{name}`", "", resolution, origin))
         return {}
     return _table(known[name], "vars", [])
 

@@ -178,7 +178,11 @@ class TestVariables:
 
     def test_an_unknown_profile_is_told_with_a_suggestion(self, write) -> None:
         (problem,) = problems(write(HEAD + "[profiles.debug.vars]\na = 1\n"), "debgu")
-        assert (problem.brief, problem.resolution) == ("there is no profile `debgu`", "did you mean `debug`?")
+        assert (problem.brief, problem.resolution) == (
+            "the recipe has no profile `debgu`",
+            "did you mean `debug`?",
+        )
+        assert str(problem.origin) == "command line"
 
     def test_a_profile_has_nothing_but_variables(self, write) -> None:
         assert told(write(HEAD + "[profiles.debug]\nnodes = 1\n")) == [
