@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cfsbuild.store.findings import Finding
     from cfsbuild.store.store import Store
 
+IMAGES_VERSION = 1
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -47,6 +48,13 @@ class Initialised(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     verity: bool
     verity_reason: str
+
+
+class StoredImage(msgspec.Struct, frozen=True):
+    """One line of `store info --images`. `name` is empty for an image that no reference names."""
+
+    name: str
+    digest: str
 
 
 class DamagedStoreError(VerificationError):
@@ -111,17 +119,38 @@ def init(settings: Settings, *, directory: Path | None, digest: str, shared: boo
 
 @command.command("info")
 @common_options("json", "store")
+@click.option("--images", "only_images", is_flag=True, help="List digest and name of every image instead.")
 @pass_settings
-def info(settings: Settings) -> None:
-    """Say what is in the store, how much images share, whether the kernel enforces content."""
+def info(settings: Settings, *, only_images: bool) -> None:
+    """Say what is in the store, how much images share, whether the kernel enforces content.
+
+    An image with several names is listed once for each; one without a name stays until gc removes it.
+    """
     from cfsbuild.store.info import store_info  # noqa: PLC0415 (help needs no store)
 
+    if only_images:
+        with open_store(settings) as store:
+            listed = _images(store)
+        if settings.json:
+            write_json({"version": IMAGES_VERSION, "images": listed})
+        else:
+            write_lines(f"{image.digest}  {image.name or '-'}" for image in listed)
+        return
     with open_store(settings, read_only=False) as store:
         facts = store_info(store)
     if settings.json:
         write_json(facts)
     else:
         write_lines(store_text.info_lines(facts))
+
+
+def _images(store: Store) -> list[StoredImage]:
+    """Return images by name, then those without one by digest."""
+    names = sorted(store.refs().items())
+    named = {digest for _, digest in names}
+    return [StoredImage(name, digest.hex()) for name, digest in names] + [
+        StoredImage("", digest.hex()) for digest in store.images() if digest not in named
+    ]
 
 
 @command.command("fsck")

@@ -87,6 +87,21 @@ def test_info_is_a_table_or_json(place):
     assert facts["verity"] or facts["verity_reason"]
 
 
+def test_info_lists_images_by_name_and_those_without_one(place):
+    tree = Tree(entries={b"/": Inode(mode=stat.S_IFDIR | 0o700)})
+    with Store.open(place) as store, store.transaction() as transaction:
+        ((name, digest),) = store.refs().items()
+        unnamed = transaction.put_image(write_image(to_dump(tree, epoch=7), format=1)).hex()
+        transaction.commit()
+    lines = cfsbuild("store", "info", "--images", "--store", place).stdout.splitlines()
+    assert lines == [f"{digest.hex()}  {name}", f"{unnamed}  -"]
+    document = json.loads(cfsbuild("store", "info", "--images", "--json", "--store", place).stdout)
+    assert document == {
+        "version": 1,
+        "images": [{"name": name, "digest": digest.hex()}, {"name": "", "digest": unnamed}],
+    }
+
+
 def test_fsck_of_a_good_store_is_clean(place):
     result = cfsbuild("store", "fsck", "--store", place)
     assert result.returncode == 0
