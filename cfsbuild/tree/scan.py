@@ -145,14 +145,12 @@ class Scan:
         return max(self.ctime_ns)
 
 
-def scan(root: Path, *, threads: int = 1, one_file_system: bool = False) -> Scan:
+def scan(root: Path, *, one_file_system: bool = False) -> Scan:
     """List `root` and everything below it.
 
-    `one_file_system` leaves out what is inside mount points. `threads` is accepted for the callers' sake: one
-    thread lists as fast as the kernel answers. Raises `BuildError` with the path: unreadable, vanished
-    meanwhile, deeper or longer than the limits, or `root` no directory.
+    `one_file_system` leaves out what is inside mount points. Raises `BuildError` with the path: unreadable,
+    vanished meanwhile, deeper or longer than the limits, or `root` no directory.
     """
-    del threads
     bounds = (limits.PATH_DEPTH, limits.PATH_BYTES, limits.TREE_ENTRIES)
     native = extension("cfsbuild.tree._scan")
     taken_ns = time.time_ns()
