@@ -65,7 +65,8 @@ class Conflict(msgspec.Struct, frozen=True):
         shown = paths.show(self.path)
         details = [f"first: {self.earlier}", f"then:  {self.later}"]
         if self.after is not None:
-            details += [f"{name}: {a} / {b}" for name, a, b in inode_changes(self.before, self.after)]
+            changes = inode_changes(self.before, self.after)
+            details += [f"{name}: {_shown(a)} / {_shown(b)}" for name, a, b in changes]
         needs = "" if self.ordered else f'add "{self.earlier.node}" to its needs and '
         return Problem(
             f"{self.earlier.node} and {self.later.node} both provide {shown}, and differ",
@@ -156,6 +157,17 @@ def _summarised(conflicts: Sequence[Conflict]) -> tuple[Problem, ...]:
                 )
             )
     return tuple(problems)
+
+
+def _shown(value: object) -> str:
+    """Return a value of `inode_changes` for people: small text as text, everything else as it is."""
+    if not isinstance(value, str) or not value.startswith("inline:"):
+        return str(value)
+    try:
+        text = bytes.fromhex(value.removeprefix("inline:")).decode()
+    except UnicodeDecodeError:
+        return value
+    return '"' + (text if text.isprintable() else text.encode("unicode_escape").decode()) + '"'
 
 
 def _quoted(path: str) -> str:

@@ -88,6 +88,14 @@ def test_a_conflict_names_the_path_both_nodes_both_lines_what_differs_and_the_wa
     assert str(problem.origin) == "r.toml:9"
 
 
+@pytest.mark.parametrize(
+    ("content", "shown"), [(b"y\n", '"y\\n"'), ("\u00e9".encode(), '"\u00e9"'), (b"\xff", "inline:ff")]
+)
+def test_a_conflict_shows_small_contents_as_text(content, shown):
+    (problem,) = conflict_of(node("a", {b"/f": file()}), node("b", {b"/f": file(content)})).problems()
+    assert f'content: "x" / {shown}' in problem.details
+
+
 def test_needs_alone_do_not_allow_a_replacement_and_the_message_asks_only_for_replaces():
     error = conflict_of(node("a", {b"/f": file()}), node("b", {b"/f": file(b"y")}, needs=["a"]))
     assert "wins" not in error.resolution
