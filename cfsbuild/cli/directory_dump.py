@@ -57,7 +57,7 @@ def read(  # noqa: PLR0913 (the tool's options)
 
     Raises `BuildError` for what cannot be read or changes meanwhile, `StoreFailedError` for the store.
     """
-    listing = scan(root)
+    listing = scan(root, threads=threads)
     values = ingest_tree(listing, HashOnly(Algorithm.SHA256), threads=threads)
     if digest_store is not None:
         wanted = {

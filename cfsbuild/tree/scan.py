@@ -23,6 +23,9 @@ from cfsbuild.tree.inode import Xattrs
 _WORDS = walk.RECORD.size // 8
 _HALVES = walk.RECORD.size // 4
 
+_WAITING_THREADS = 16
+"""An empty cache wants many look-ups at once; a full one is listed no slower for it."""
+
 
 class Scan:
     """What `scan` found. Columns are lists with one element for each entry, made when first asked for.
@@ -145,11 +148,12 @@ class Scan:
         return max(self.ctime_ns)
 
 
-def scan(root: Path, *, one_file_system: bool = False) -> Scan:
+def scan(root: Path, *, threads: int = 0, one_file_system: bool = False) -> Scan:
     """List `root` and everything below it.
 
-    `one_file_system` leaves out what is inside mount points. Raises `BuildError` with the path: unreadable,
-    vanished meanwhile, deeper or longer than the limits, or `root` no directory.
+    `one_file_system` leaves out what is inside mount points. `threads` is how many list at the same time; 0
+    lets the machine decide, and without the extension module it is one. Raises `BuildError` with the path:
+    unreadable, vanished meanwhile, deeper or longer than the limits, or `root` no directory.
     """
     bounds = (limits.PATH_DEPTH, limits.PATH_BYTES, limits.TREE_ENTRIES)
     native = extension("cfsbuild.tree._scan")
@@ -158,7 +162,7 @@ def scan(root: Path, *, one_file_system: bool = False) -> Scan:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if native is not None:
-                records, names = native.scan(fd, *bounds, one_file_system)
+                records, names = native.scan(fd, *bounds, one_file_system, threads or _WAITING_THREADS)
                 return Scan(root, records, names, taken_ns)
             listing = walk.Walk(*bounds, one_file_system=one_file_system)
             listing.root(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -81,6 +82,56 @@ def test_any_tree_gives_the_same_bytes_and_the_canonical_order(tmp_path, monkeyp
     assert native.signature == pure.signature
     assert native.paths == sorted(native.paths, key=paths.depth_first)
     assert len(set(native.paths)) == len(native)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(names, trees, max_size=8))
+def test_any_number_of_threads_gives_the_same_bytes(tmp_path, tree) -> None:
+    root = tmp_path / "threads"
+    shutil.rmtree(os.fsencode(root), ignore_errors=True)
+    make(os.fsencode(root), tree)
+    assert len({scan.scan(root, threads=threads).signature for threads in (1, 2, 3, 64)}) == 1
+
+
+def test_many_directories_are_listed_alike_by_many_threads(tmp_path) -> None:
+    for number in range(400):
+        place = tmp_path / f"{number % 7}" / f"{number % 31}" / f"{number}"
+        place.mkdir(parents=True)
+        (place / "file").write_bytes(b"x")
+    alone = scan.scan(tmp_path, threads=1)
+    assert len(alone) > 1000
+    for _ in range(20):
+        assert scan.scan(tmp_path, threads=16).signature == alone.signature
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+def test_of_several_things_that_cannot_be_listed_the_first_in_order_is_named(tmp_path, threads) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "deep" / "deeper").mkdir(parents=True)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="a/deep/deeper") as caught:
+            pytest.importorskip("cfsbuild.tree._scan").scan(fd, 2, limits.PATH_BYTES, 100, False, threads)
+    finally:
+        os.close(fd)
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+def test_the_entry_that_is_one_too_many_is_named_alike_in_c_and_python(tmp_path, threads) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"")
+    bounds = (limits.PATH_DEPTH, limits.PATH_BYTES)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        pytest.importorskip("cfsbuild.tree._scan").scan(fd, *bounds, 4, False, threads)
+        with pytest.raises(OSError, match="'c'") as native:
+            pytest.importorskip("cfsbuild.tree._scan").scan(fd, *bounds, 3, False, threads)
+        with pytest.raises(OSError, match="'c'") as pure:
+            walk.Walk(*bounds, 3, one_file_system=False).root(fd)
+    finally:
+        os.close(fd)
+    assert native.value.errno == pure.value.errno == errno.EOVERFLOW
 
 
 def test_find_lists_the_same_with_the_same_status(varied) -> None:
