@@ -95,4 +95,5 @@ def digest_files(
 
     if threads > 1 and len(names) >= _POOL_FILES:
         return pool.digest_files(directory_fd, names, algorithm, processes=min(threads, os.cpu_count() or 1))
-    return [pool.digest_file(directory_fd, name, algorithm) for name in names]
+    hasher = pool.FileHasher(algorithm)
+    return [hasher.digest(directory_fd, name) for name in names]

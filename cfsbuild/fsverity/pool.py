@@ -17,7 +17,6 @@ from cfsbuild.errors import BuildError
 from cfsbuild.fsverity import merkle, plain
 from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
 
-_READ = 1 << 20
 _BATCH = struct.Struct("<I")
 _RECORD = struct.Struct("<iq64s")
 """errno (0: done, -1: not done yet), size, digest."""
@@ -26,39 +25,68 @@ _MAX_BATCHES = 8192
 """So that every batch number fits into the pipe at once (64 KiB)."""
 
 
-def digest_file(directory_fd: int, name: bytes, algorithm: Algorithm) -> tuple[bytes, int]:
-    """Return (raw digest, size) of one regular file, as long as it is now. Raises `OSError`."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
-        data = os.read(fd, min(_READ, status.st_size))
-        if len(data) == status.st_size <= BLOCK_SIZE // algorithm.digest_size * BLOCK_SIZE:
-            return _digest_flat(data, algorithm), len(data)
-        stream = merkle.Stream(algorithm, plain.hash_blocks)
-        while data:
-            stream.update(data)
-            data = os.read(fd, min(_READ, status.st_size - stream.size))
-        return stream.digest(), stream.size
-    except OSError as error:
-        error.filename = name
-        raise
-    finally:
-        os.close(fd)
+class FileHasher:
+    """Digests of files, one after another, through one buffer: nothing is allocated for each block.
 
+    The buffer holds as many blocks as there are hashes in a block, so that nearly every file fits into it.
+    """
 
-def _digest_flat(data: bytes, algorithm: Algorithm) -> bytes:
-    """Return the digest of a file so small that its tree has one level at most: nearly every file is."""
-    root = bytes(algorithm.digest_size)
-    if data:
-        whole = len(data) // BLOCK_SIZE * BLOCK_SIZE
-        root = plain.hash_blocks(data if whole == len(data) else memoryview(data)[:whole], algorithm)
-        if whole < len(data):
-            root += plain.hash_message(data[whole:].ljust(BLOCK_SIZE, b"\0"), algorithm)
-        if len(root) > algorithm.digest_size:
-            root = plain.hash_message(root.ljust(BLOCK_SIZE, b"\0"), algorithm)
-    return plain.hash_message(merkle.descriptor(algorithm, len(data), root), algorithm)
+    def __init__(self, algorithm: Algorithm) -> None:
+        import hashlib  # noqa: PLC0415 (loads OpenSSL, which most commands never need)
+
+        self._algorithm = algorithm
+        self._new = hashlib.sha256 if algorithm is Algorithm.SHA256 else hashlib.sha512
+        size = BLOCK_SIZE // algorithm.digest_size * BLOCK_SIZE
+        self._view = memoryview(bytearray(size))
+        self._blocks = [self._view[start : start + BLOCK_SIZE] for start in range(0, size, BLOCK_SIZE)]
+
+    def digest(self, directory_fd: int, name: bytes) -> tuple[bytes, int]:
+        """Return (raw digest, size) of one regular file, as long as it is now. Raises `OSError`."""
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
+            root, size = self._root(fd, status.st_size)
+        except OSError as error:
+            error.filename = name
+            raise
+        finally:
+            os.close(fd)
+        return self._new(merkle.descriptor(self._algorithm, size, root)).digest(), size
+
+    def _root(self, fd: int, size: int) -> tuple[bytes, int]:
+        """Return the root hash and the size of what can be read of `size` bytes."""
+        view = self._view
+        used = os.readv(fd, [view[:size]]) if size else 0
+        if used == size <= len(view):
+            hashes = self._hash(used)
+            if len(hashes) > self._algorithm.digest_size:
+                hashes = self._new(hashes.ljust(BLOCK_SIZE, b"\0")).digest()
+            return hashes or bytes(self._algorithm.digest_size), size
+        levels = merkle.Levels(self._algorithm, plain.hash_blocks)
+        total = 0
+        while used:
+            # Only the last piece may be short: what follows would not begin with a block.
+            while used < min(len(view), size - total) and (more := os.readv(fd, [view[used : size - total]])):
+                used += more
+            levels.push(self._hash(used))
+            total += used
+            used = os.readv(fd, [view[: size - total]]) if total < size else 0
+        return levels.root(), total
+
+    def _hash(self, used: int) -> bytes:
+        """Return the hashes of the blocks in the first `used` bytes of the buffer, the last one padded."""
+        new = self._new
+        blocks = self._blocks
+        count = -(-used // BLOCK_SIZE)
+        if used < count * BLOCK_SIZE:
+            self._view[used : count * BLOCK_SIZE] = bytes(count * BLOCK_SIZE - used)
+        if count == 1:
+            return new(blocks[0]).digest()
+        return b"".join(
+            [new(block).digest() for block in (blocks if count == len(blocks) else blocks[:count])]
+        )
 
 
 def digest_files(
@@ -127,12 +155,13 @@ def _work(algorithm: Algorithm, batch: int, fds: tuple[int, int, int, int]) -> N
     directory_fd, names_fd, results_fd, queue = fds
     data = os.pread(names_fd, os.fstat(names_fd).st_size, 0)
     names = data.split(b"\0")
+    digest_file = FileHasher(algorithm).digest
     while number := os.read(queue, _BATCH.size):
         (start,) = _BATCH.unpack(number)
         records = bytearray()
         for name in names[start : start + batch]:
             try:
-                digest, size = digest_file(directory_fd, name, algorithm)
+                digest, size = digest_file(directory_fd, name)
                 records += _RECORD.pack(0, size, digest)
             except OSError as error:
                 records += _RECORD.pack(error.errno or errno.EIO, 0, b"")
