@@ -33,11 +33,15 @@ def _write(layout: Layout, version: int, flags: int) -> bytes:
     image += _superblock(layout)
     first = layout.data_start // fmt.BLOCK
     base = layout.inodes_end % fmt.BLOCK
+    area = layout.xattrs.area
     for node in layout.nodes:
-        image += bytes(node.padding)
+        if node.padding:
+            image += bytes(node.padding)
         image += _inode(node, first)
-        image += layout.xattrs.area(node, base)
-        image += _tail(node, layout)
+        if node.xattrs:
+            image += area(node, base)
+        if node.tail:
+            image += _tail(node, layout)
         first += node.nblocks
     image += bytes(layout.inodes_end - len(image))
     image += layout.xattrs.shared
@@ -104,18 +108,18 @@ def _inode(node: Node, first_block: int) -> bytes:
 
 def _group(names: Listing) -> bytes:
     """Return a directory group: all entries, then all names."""
+    pack, types = fmt.DIRENT.pack, fmt.FILE_TYPES
     offset = fmt.DIRENT.size * len(names)
-    entries = bytearray()
+    parts = []
     for name, node in names:
-        entries += fmt.DIRENT.pack(node.nid, offset, fmt.FILE_TYPES[node.mode & IFMT])
+        parts.append(pack(node.nid, offset, types[node.mode & IFMT]))
         offset += len(name)
-    return bytes(entries) + b"".join([name for name, _ in names])
+    parts.extend([name for name, _ in names])
+    return b"".join(parts)
 
 
 def _tail(node: Node, layout: Layout) -> bytes:
-    """Return what follows the inode and its xattrs."""
-    if not node.tail:
-        return b""
+    """Return what follows the inode and its xattrs, which is not nothing."""
     kind = node.mode & IFMT
     if kind == stat.S_IFDIR:
         return _group(groups(layout.listings[node.ino])[-1])

@@ -88,6 +88,8 @@ def _by_name(item: tuple[bytes, Node]) -> bytes:
 
 def groups(names: Listing) -> list[Listing]:
     """Split the names of a directory into groups that fit a block each."""
+    if group_size(names) <= fmt.BLOCK:
+        return [names]
     result: list[Listing] = [[]]
     used = 0
     for item in names:
@@ -102,7 +104,7 @@ def groups(names: Listing) -> list[Listing]:
 
 def group_size(group: Listing) -> int:
     """Return the bytes that the names of `group` take."""
-    return fmt.DIRENT.size * len(group) + sum(len(name) for name, _ in group)
+    return fmt.DIRENT.size * len(group) + sum([len(name) for name, _ in group])
 
 
 def _measure(node: Node, listings: dict[int, Listing]) -> None:

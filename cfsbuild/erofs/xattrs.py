@@ -13,13 +13,21 @@ from cfsbuild.errors import InputError
 
 Pair = tuple[bytes, bytes]
 
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+"""After a length modulo 4, the entry's header being of 4 bytes."""
+
 
 class XattrTable:
-    """The xattrs of all inodes. `offsets` are the places of the shared pairs in the shared area."""
+    """The xattrs of all inodes. `offsets` are the places of the shared pairs in the shared area.
+
+    Making it puts the xattrs of every node into order.
+    """
 
     def __init__(self, nodes: list[Node]) -> None:
         counts: dict[Pair, int] = {}
         for node in nodes:
+            if len(node.xattrs) > 1:
+                node.xattrs = dict(sorted(node.xattrs.items()))
             for pair in node.xattrs.items():
                 counts[pair] = counts.get(pair, 0) + 1
         self.bits: dict[bytes, int] = {}
@@ -45,21 +53,22 @@ class XattrTable:
         """Return the entry of a pair, padded to four bytes."""
         name, value = pair
         index, suffix = self.names[name]
-        entry = fmt.XATTR_ENTRY.pack(len(suffix), index, len(value)) + suffix + value
-        return entry + bytes(-len(entry) & 3)
+        padding = _PADDING[len(suffix) + len(value) & 3]
+        return fmt.XATTR_ENTRY.pack(len(suffix), index, len(value)) + suffix + value + padding
 
     def area_size(self, node: Node) -> int:
         """Return how many bytes the xattrs of `node` take behind its inode."""
         if not node.xattrs:
             return 0
+        names, offsets = self.names, self.offsets
         size = 12
         shared = 0
-        for name, value in sorted(node.xattrs.items()):
-            if (name, value) in self.offsets and shared < fmt.SHARED_MAX:
+        for pair in node.xattrs.items():
+            if pair in offsets and shared < fmt.SHARED_MAX:
                 shared += 1
                 size += 4
             else:
-                size += fmt.round_up(4 + len(self.names[name][1]) + len(value), 4)
+                size += (4 + len(names[pair[0]][1]) + len(pair[1]) + 3) & ~3
         if (size - 12) // 4 + 1 > 0xFFFF:
             raise InputError(f"an inode has {size} bytes of xattrs, which is more than an image can hold")
         return size
@@ -71,14 +80,17 @@ class XattrTable:
         names = 0xFFFFFFFF
         ids: list[int] = []
         inline: list[bytes] = []
-        for pair in sorted(node.xattrs.items()):
-            names &= self.bits[pair[0]]
-            offset = self.offsets.get(pair)
+        bits, offsets = self.bits, self.offsets
+        for pair in node.xattrs.items():
+            names &= bits[pair[0]]
+            offset = offsets.get(pair)
             if offset is not None and len(ids) < fmt.SHARED_MAX:
                 ids.append((base + offset) // 4)
             else:
                 inline.append(self.encode(pair))
         header = fmt.XATTR_HEADER.pack(names, len(ids))
+        if not ids:
+            return header + b"".join(inline)
         return header + struct.pack(f"<{len(ids)}I", *ids) + b"".join(inline)
 
 
