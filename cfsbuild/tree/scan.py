@@ -131,7 +131,7 @@ class Scan:
         """Numbers of the entries that may have extended attributes; hardly any has."""
         native = extension("cfsbuild.tree._scan")
         if native is None:
-            return range(len(self))
+            return self._asked()
         try:
             fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -141,6 +141,21 @@ class Scan:
         finally:
             os.close(fd)
         return {number for number, flag in enumerate(flags) if flag} if any(flags) else ()
+
+    def _asked(self) -> set[int]:
+        """Return the numbers of the entries that have extended attributes, or cannot be asked."""
+        root = os.fsencode(self.root)
+        found = set()
+        ask = os.listxattr
+        for number, path in enumerate(self.paths):
+            try:
+                if not ask(root + path, follow_symlinks=False):
+                    continue
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP:
+                    continue
+            found.add(number)
+        return found
 
     @property
     def newest_ns(self) -> int:
