@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +23,14 @@ from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.store.results import NodeResult
 from cfsbuild.targets.kind import TargetKind
 from cfsbuild.tree.layer import Layer
+from cfsbuild.tree.patching import LayerPatch
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished job gave. `layer` is set when the job made it, so that nobody has to read it back."""
+    """What a finished job gave.
+
+    `layer` is set when the job made it, `patch` when it patched it, so that nobody has to read it back.
+    """
 
     key: str
     components: dict[str, str]
@@ -35,6 +39,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     reasons: tuple[Reason, ...] = ()
     layer: Layer | None = None
+    patch: LayerPatch | None = None
     reference: str = ""
     files: tuple[OutRecord, ...] = ()
 
@@ -56,11 +61,19 @@ class Sink(Protocol):
     def put_layer(self, layer: Layer) -> str:
         """Take in a layer; return its name."""
 
+    def put_layer_document(self, data: bytes) -> str:
+        """Take in the bytes of a layer document; return its name."""
+
     def put_result(self, result: NodeResult) -> None:
         """Record a node's result."""
 
     def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
         """Take in an image that needs `objects`; return its raw digest."""
+
+    def put_image_like(
+        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+    ) -> bytes | None:
+        """Take in an image that needs almost what the image `base` needs; None when that is not known."""
 
     def set_ref(self, name: str, digest: bytes) -> None:
         """Name an image."""
@@ -77,6 +90,9 @@ class ReadableStore(Protocol):
 
     def layer(self, name: str, /) -> Layer | None:
         """Return a layer."""
+
+    def layer_document(self, name: str, /) -> bytes | None:
+        """Return the bytes of a layer document."""
 
     def has_image(self, digest: bytes, /) -> bool:
         """Say whether an image of this digest is listed in the store, and there."""
@@ -140,7 +156,7 @@ class BuildContext:
             return done.layer
         with self._lock:
             if done.output not in self._layers:
-                found = self.store.layer(done.output)
+                found = self.store.layer(done.output) if done.patch is None else done.patch.layer
                 if found is None:
                     raise BuildError(
                         f"the layer of node {name!r} vanished from the store while building",

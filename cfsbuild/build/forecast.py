@@ -7,7 +7,7 @@ what another job would make anew cannot be foretold: its state is `pending`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,11 @@ class NoStore:
         del name
         return None
 
+    def layer_document(self, name: str, /) -> bytes | None:
+        """Find nothing."""
+        del name
+        return None
+
     def has_image(self, digest: bytes, /) -> bool:
         """Find nothing."""
         del digest
@@ -101,11 +106,21 @@ class ReadOnlySink(HashOnly):
         """Refuse."""
         raise NotImplementedError
 
+    def put_layer_document(self, data: bytes) -> str:
+        """Refuse."""
+        raise NotImplementedError
+
     def put_result(self, result: NodeResult) -> None:
         """Refuse."""
         raise NotImplementedError
 
     def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
+        """Refuse."""
+        raise NotImplementedError
+
+    def put_image_like(
+        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+    ) -> bytes | None:
         """Refuse."""
         raise NotImplementedError
 

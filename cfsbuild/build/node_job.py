@@ -51,6 +51,7 @@ def prepare(build: BuildContext, job: Job) -> Prepared:
         scan=build.sources.scan,
         image_tree=lambda asked: _image_tree(build, job, asked),
         read_object=build.sink.read_object,
+        layer_document=None if build.force(job.name) else build.store.layer_document,
     )
     build.sources.observe(job.name, kind, spec)
     fingerprint = _fingerprint(build, job, kind, context)
@@ -100,20 +101,27 @@ def _run_node(build: BuildContext, job: Job) -> Done:
     forced = build.force(job.name)
     cached = None if forced else build.cached(node.key)
     if cached is not None:
-        result, layer = cached
+        result, known = cached
         return Done(
             key=node.key,
             components=node.components,
             output=result.layer,
             outcome=build.spared(job),
             seconds=time.monotonic() - began,
-            layer=layer,
+            layer=known,
+            patch=node.fingerprint.patch,
         )
     reasons = why_run(build, node, forced=forced)
     build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
-    layer = _produce(build, node)
-    name = build.sink.put_layer(layer)
-    build.sink.put_result(_result(node, layer, name))
+    patch = node.fingerprint.patch
+    layer: Layer | None = None
+    if patch is not None:
+        name = build.sink.put_layer_document(patch.data)
+        build.sink.put_result(_result(node, name, patch.entries, patch.bytes))
+    else:
+        layer = _produce(build, node)
+        name = build.sink.put_layer(layer)
+        build.sink.put_result(_result(node, name, *_extent(layer)))
     return Done(
         key=node.key,
         components=node.components,
@@ -122,6 +130,7 @@ def _run_node(build: BuildContext, job: Job) -> Done:
         seconds=time.monotonic() - began,
         reasons=reasons,
         layer=layer,
+        patch=patch,
     )
 
 
@@ -170,16 +179,22 @@ def _check_nested(node: Prepared, fingerprint: Fingerprint) -> None:
         )
 
 
-def _result(node: Prepared, layer: Layer, name: str) -> NodeResult:
+def _extent(layer: Layer) -> tuple[int, int]:
+    """Return how many names a layer has, and how many bytes of content."""
+    names = len(layer.entries) + len(layer.links)
+    return names, sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG)
+
+
+def _result(node: Prepared, layer: str, entries: int, size: int) -> NodeResult:
     return NodeResult(
         key=node.key,
         node=node.job.name,
         kind=node.kind.name,
         kind_version=node.kind.version,
         components=node.components,
-        layer=name,
-        entries=len(layer.entries) + len(layer.links),
-        bytes=sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG),
+        layer=layer,
+        entries=entries,
+        bytes=size,
     )
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cfsbuild.build.keys import digest_of
 from cfsbuild.build.state import OutRecord
 from cfsbuild.errors import StoreError, UsageError
 from cfsbuild.store.replacing import replacing
@@ -56,7 +57,7 @@ def _write(directory: Path, file: OutFile, open_image: OpenImage) -> OutRecord:
             _copy_image(open_image(bytes.fromhex(file.image)), target.fileno())
         else:
             target.write(file.data)
-    return _record(file.name, path.stat())
+    return _record(file.name, path.stat(), "" if file.image else digest_of(file.data))
 
 
 def _copy_image(source: int, target: int) -> None:
@@ -77,8 +78,17 @@ def _copy_image(source: int, target: int) -> None:
         os.close(source)
 
 
-def _record(name: str, status: os.stat_result) -> OutRecord:
-    return OutRecord(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+def _record(name: str, status: os.stat_result, digest: str) -> OutRecord:
+    return OutRecord(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, digest)
+
+
+def read_back(directory: Path, record: OutRecord) -> bytes | None:
+    """Return the content of a file that was written to `directory`; None if it is not what was written."""
+    try:
+        data = (directory / record.name).read_bytes()
+    except OSError:
+        return None
+    return data if record.digest and digest_of(data) == record.digest else None
 
 
 def altered(directory: Path, records: Iterable[OutRecord]) -> list[str]:
@@ -90,6 +100,6 @@ def altered(directory: Path, records: Iterable[OutRecord]) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             found.append(record.name)
             continue
-        if _record(record.name, status) != record:
+        if _record(record.name, status, record.digest) != record:
             found.append(record.name)
     return found

@@ -21,13 +21,17 @@ TREES_KEPT = 256
 
 
 class OutRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A file in the output directory, as it was right after it was written (times in ns, see stat(2))."""
+    """A file in the output directory, as it was right after it was written (times in ns, see stat(2)).
+
+    `digest` is the BLAKE3 of its bytes, lower-case hex, of what is no image.
+    """
 
     name: str
     size: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+    digest: str = ""
 
 
 class LastRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from cfsbuild.build.outputs import altered
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import RAN
 from cfsbuild.build.state import LastRun
+from cfsbuild.build.target_patch import patched_output
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
 
@@ -105,14 +106,9 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
         _set_reference(build, last.reference, bytes.fromhex(last.output))
         return _reuse(build, job, last, components, began), None
     build.listener(JobStarted(job=job.name, kind=job.kind, reason=why.sentence(reasons)))
-    merged = build.trees.merged(job.layers, build.outputs(job.layers))
-    context = TargetContext(
-        recipe=build.plan.recipes[job.recipe],
-        source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),
-        sink=build.sink,
-        algorithm=build.algorithm,
-    )
-    output = build.target_kinds[job.kind].emit(context, build.plan.target(job).params)
+    output = None if last is None else patched_output(build, job, last, components)
+    if output is None:
+        output = _emit(build, job)
     done = Done(
         key=key,
         components=components,
@@ -123,6 +119,17 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
         reference=output.reference,
     )
     return done, output
+
+
+def _emit(build: BuildContext, job: Job) -> TargetOutput:
+    merged = build.trees.merged(job.layers, build.outputs(job.layers))
+    context = TargetContext(
+        recipe=build.plan.recipes[job.recipe],
+        source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),
+        sink=build.sink,
+        algorithm=build.algorithm,
+    )
+    return build.target_kinds[job.kind].emit(context, build.plan.target(job).params)
 
 
 def _set_reference(build: BuildContext, name: str, digest: bytes) -> None:

@@ -13,6 +13,7 @@ from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.tree.layer import Layer, Tree
+from cfsbuild.tree.patching import LayerPatch
 
 if TYPE_CHECKING:
     from cfsbuild.tree.scan import Scan
@@ -43,6 +44,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
     digests: dict[str, str] = {}
     payload: Any = None
     """What `gather` found out and `produce` can use; never part of the key."""
+    patch: LayerPatch | None = None
+    """The layer, when it is a patched one: then nobody need call `produce`."""
 
 
 class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,8 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     scan: Callable[[Path], Scan] | None = None
     read_object: Callable[[bytes], bytes] | None = None
     """Returns the content of an object, by raw digest, that is in the store or in what `sink` took in."""
+    layer_document: Callable[[str], bytes | None] | None = None
+    """Returns the bytes of a layer document of the store; None when it is absent or damaged."""
 
     @property
     def origin(self) -> Origin | None:

@@ -21,13 +21,14 @@ from cfsbuild.nodes import metadata
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.nodes.treefilter import choose, compile_patterns
 from cfsbuild.nodes.treelisting import Listing, inodes, make_listing
+from cfsbuild.nodes.treepatch import PatchBase, Shaping
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.recipe.types import Glob, LocalPath, Mode, Owner, TreePath, parse_mode
 from cfsbuild.tree import paths
 from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.globs import compile_globs
 from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
-from cfsbuild.tree.layer import Layer, make_layer
+from cfsbuild.tree.layer import Layer, document_digest, encode_layer, make_layer
 from cfsbuild.tree.scan import scan
 
 Preserved = Literal["mtime", "mode", "owner", "xattrs", "overlay-xattrs"]
@@ -115,10 +116,17 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
 
 
 def gather(context: NodeContext, params: TreeParams) -> Fingerprint:
-    """List the source and take in what has changed; the fingerprint covers all that a layer depends on."""
+    """List the source, take in what has changed, and make the layer: its name is the fingerprint.
+
+    Where a few files changed since this user's last build, the layer of that build is patched.
+    """
     source = context.spec.resolve("source", params.source)
     with cycle_collector_paused():
         found = context.scan(source) if context.scan is not None else scan(source)
+        base = PatchBase.of(context, source, canonical=(KIND.version, params))
+        patch = None if base is None else base.patch(found, _shaping(params))
+        if patch is not None:
+            return Fingerprint(digests={"source": patch.name}, patch=patch)
         numbers = choose(found, params.include, params.exclude)
         if params.include and len(numbers) == 1:
             raise BuildError(
@@ -127,28 +135,50 @@ def gather(context: NodeContext, params: TreeParams) -> Fingerprint:
                 reason="nothing-included",
             )
         listing = make_listing(context, found, numbers, frozenset(params.preserve))
-        return Fingerprint(digests={"source": listing.digest()}, payload=listing)
+        layer = _layer(context, params, listing)
+        name = document_digest(encode_layer(layer))
+        if base is not None:
+            base.remember(found, name, layer)
+        return Fingerprint(digests={"source": name}, payload=layer)
+
+
+def _shaping(params: TreeParams) -> Shaping:
+    return Shaping(
+        preserve=frozenset(params.preserve),
+        choose=lambda found: choose(found, params.include, params.exclude),
+        entries=lambda context, listing: _entries(context, params, listing),
+        chosen_alone=not params.include,
+    )
 
 
 def produce(context: NodeContext, params: TreeParams, fingerprint: Fingerprint) -> Layer:
-    """Return the layer: the listing below the target, with owners and rules applied."""
-    listing: Listing = fingerprint.payload
-    with cycle_collector_paused():
-        owner = (
-            metadata.user_id("root" if params.owner is None else params.owner, context.owners),
-            metadata.group_id("root" if params.group is None else params.group, context.owners),
-        )
-        found = inodes(listing, owner)
-        for rule in params.rules:
-            _apply(context, rule, listing, found)
-        _check_links(context, listing, found)
-        prefix = metadata.tree_path(params.target)
-        names = _targets(listing.paths, prefix)
-        links = {names[link]: names[first] for link, first in listing.links.items()}
-        entries = dict(zip(names, found, strict=True))
-        for name in (*links, *_undeclared(names, found)):
-            del entries[name]
-        return make_layer(entries, links=links)
+    """Return the layer, which `gather` has made already."""
+    del context, params
+    layer: Layer = fingerprint.payload if fingerprint.patch is None else fingerprint.patch.layer
+    return layer
+
+
+def _layer(context: NodeContext, params: TreeParams, listing: Listing) -> Layer:
+    """Return the listing below the target, with owners and rules applied."""
+    names, found = _entries(context, params, listing)
+    _check_links(context, listing, found)
+    links = {names[link]: names[first] for link, first in listing.links.items()}
+    entries = dict(zip(names, found, strict=True))
+    for name in (*links, *_undeclared(names, found)):
+        del entries[name]
+    return make_layer(entries, links=links)
+
+
+def _entries(context: NodeContext, params: TreeParams, listing: Listing) -> tuple[list[bytes], list[Inode]]:
+    """Return the listing's paths below the target, and the inodes there."""
+    owner = (
+        metadata.user_id("root" if params.owner is None else params.owner, context.owners),
+        metadata.group_id("root" if params.group is None else params.group, context.owners),
+    )
+    found = inodes(listing, owner)
+    for rule in params.rules:
+        _apply(context, rule, listing, found)
+    return _targets(listing.paths, metadata.tree_path(params.target)), found
 
 
 def _undeclared(names: list[bytes], found: list[Inode]) -> Iterator[bytes]:
@@ -214,7 +244,7 @@ def owner_names(params: TreeParams) -> Iterable[tuple[str, str, str]]:
 
 KIND = NodeKind(
     name="tree",
-    version=1,
+    version=2,
     summary="A local directory with everything below it.",
     params=TreeParams,
     produce=produce,

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
-from blake3 import blake3
 
 from cfsbuild import limits
 from cfsbuild.errors import BuildError
@@ -24,7 +23,6 @@ from cfsbuild.tree.scan import Scan, read_target, read_xattrs
 
 OVERLAY_PREFIX = b"trusted.overlay."
 
-_LISTING_VERSION = 1
 _TYPE = 0o170000
 
 
@@ -36,7 +34,6 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
     symbolic links, or nothing. `links` maps positions to that of the first name of the same inode.
     """
 
-    version: int
     paths: list[bytes]
     modes: list[int]
     sizes: list[int]
@@ -45,10 +42,6 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
     owners: list[tuple[int, int]]
     xattrs: dict[int, Xattrs]
     links: dict[int, int]
-
-    def digest(self) -> str:
-        """Return the fingerprint of everything that matters, lower-case hex."""
-        return blake3(msgspec.msgpack.encode(self)).hexdigest()
 
 
 def make_listing(
@@ -68,25 +61,40 @@ def make_listing(
         listener=context.listener,
         job=context.spec.name,
     )
-    modes, sizes = scan.mode, scan.size
+    modes = scan.mode
     values = [contents[number] or b"" for number in numbers]
-    final = _normal_modes(modes, keep="mode" in preserve)
-    columns = _metadata(context, scan, numbers, preserve)
-    lengths = [0] * len(numbers)
     for position, number in enumerate(numbers):
-        kind = modes[number] & _TYPE
-        if kind == stat.S_IFREG:
-            lengths[position] = sizes[number]
-        elif kind == stat.S_IFLNK:
+        if modes[number] & _TYPE == stat.S_IFLNK:
             values[position] = _target(scan, number)
-            lengths[position] = sizes[number]
+    return listing_of(scan, numbers, preserve, values, _xattrs(context, scan, numbers, preserve))
+
+
+def listing_of(
+    scan: Scan,
+    numbers: Sequence[int],
+    preserve: Collection[str],
+    values: list[bytes],
+    xattrs: dict[int, Xattrs],
+) -> Listing:
+    """Return the listing that follows from `scan` and what was read: looks at nothing else."""
+    modes, sizes = scan.mode, scan.size
+    final = _normal_modes(modes, keep="mode" in preserve)
+    sized = {stat.S_IFREG, stat.S_IFLNK}
+    mtimes: list[int] = []
+    owners: list[tuple[int, int]] = []
+    if "mtime" in preserve:
+        # An image's directories are as old as its epoch, whatever is said here.
+        mtimes = [0 if stat.S_ISDIR(modes[number]) else scan.mtime_ns[number] for number in numbers]
+    if "owner" in preserve:
+        owners = [(scan.uid[number], scan.gid[number]) for number in numbers]
     return Listing(
-        _LISTING_VERSION,
         [scan.paths[number] for number in numbers],
         [final[modes[number]] for number in numbers],
-        lengths,
+        [sizes[number] if modes[number] & _TYPE in sized else 0 for number in numbers],
         values,
-        *columns,
+        mtimes,
+        owners,
+        xattrs,
         _hard_links(scan, numbers),
     )
 
@@ -130,24 +138,17 @@ def _normal_modes(modes: Iterable[int], *, keep: bool) -> dict[int, int]:
     return result
 
 
-def _metadata(
+def _xattrs(
     context: NodeContext, scan: Scan, numbers: Sequence[int], preserve: Collection[str]
-) -> tuple[list[int], list[tuple[int, int]], dict[int, Xattrs]]:
-    """Return the times, owners and xattrs that are to be preserved."""
-    mtimes: list[int] = []
-    owners: list[tuple[int, int]] = []
+) -> dict[int, Xattrs]:
+    """Return the xattrs that are to be preserved, by position."""
     xattrs: dict[int, Xattrs] = {}
-    if "mtime" in preserve:
-        # An image's directories are as old as its epoch, whatever is said here.
-        mtimes = [0 if stat.S_ISDIR(scan.mode[number]) else scan.mtime_ns[number] for number in numbers]
-    if "owner" in preserve:
-        owners = [(scan.uid[number], scan.gid[number]) for number in numbers]
     if ("xattrs" in preserve or "overlay-xattrs" in preserve) and scan.attributed:
         for position, number in enumerate(numbers):
             found = read_xattrs(scan, number)
             if found:
                 xattrs[position] = _checked(context, scan.paths[number], found, preserve)
-    return mtimes, owners, xattrs
+    return xattrs
 
 
 def _checked(context: NodeContext, path: bytes, xattrs: Xattrs, preserve: Collection[str]) -> Xattrs:

@@ -7,7 +7,8 @@ the objects, ascending, no digest twice.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -29,13 +30,34 @@ def encode_contents(digests: Iterable[bytes]) -> bytes:
     return MAGIC + blake3(body).digest() + body
 
 
+def patch_contents(
+    data: bytes, algorithm: Algorithm, added: Collection[bytes], removed: Collection[bytes]
+) -> bytes:
+    """Return the list `data` with `added` and without `removed`; raises `InputError` when it is damaged."""
+    size = algorithm.digest_size
+    body = bytearray(_body(data, algorithm))
+    for digest, wanted in (*((one, False) for one in removed), *((one, True) for one in added)):
+        place = size * bisect_left(
+            range(len(body) // size), digest, key=lambda index: bytes(body[index * size : (index + 1) * size])
+        )
+        if (body[place : place + size] == digest) is not wanted:
+            body[place : place + (0 if wanted else size)] = digest if wanted else b""
+    return MAGIC + blake3(body).digest() + body
+
+
 def decode_contents(data: bytes, algorithm: Algorithm) -> tuple[bytes, ...]:
     """Return the raw digests that `data` lists; raises `InputError` when it is damaged."""
+    size = algorithm.digest_size
+    body = _body(data, algorithm)
+    return tuple(body[start : start + size] for start in range(0, len(body), size))
+
+
+def _body(data: bytes, algorithm: Algorithm) -> bytes:
     size = algorithm.digest_size
     body = data[_HEAD:]
     if data[: len(MAGIC)] != MAGIC or len(body) % size or blake3(body).digest() != data[len(MAGIC) : _HEAD]:
         raise InputError("list of an image's objects is damaged", reason="damaged")
-    return tuple(body[start : start + size] for start in range(0, len(body), size))
+    return body
 
 
 def image_objects(store: Store, digest: bytes) -> Iterable[bytes]:
@@ -50,17 +72,22 @@ def image_objects(store: Store, digest: bytes) -> Iterable[bytes]:
 
 def _listed_objects(store: Store, digest: bytes) -> tuple[bytes, ...] | None:
     """Return what the list beside an image says; None without one that is whole and of a trusted user."""
+    data = contents_document(store, digest)
+    try:
+        return None if data is None else decode_contents(data, store.algorithm)
+    except InputError:
+        return None
+
+
+def contents_document(store: Store, digest: bytes) -> bytes | None:
+    """Return the bytes of the list beside an image; None without one of a trusted user."""
     try:
         status = os.stat(f"{layout.CONTENTS}/{digest.hex()}", dir_fd=store.fd, follow_symlinks=False)
     except OSError:
         return None
     if status.st_uid not in store.owners:
         return None
-    data = documents.read_document(store.fd, layout.CONTENTS, digest.hex())
-    try:
-        return None if data is None else decode_contents(data, store.algorithm)
-    except InputError:
-        return None
+    return documents.read_document(store.fd, layout.CONTENTS, digest.hex())
 
 
 def objects_in(image: bytes, algorithm: Algorithm) -> set[bytes]:

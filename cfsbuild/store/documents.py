@@ -45,6 +45,12 @@ def read_document(
         return None
 
 
+def read_layer_document(store_fd: int, name: str) -> bytes | None:
+    """Return the bytes of the layer `name`; None when it is absent or not what its name says."""
+    data = read_document(store_fd, layout.LAYERS, layout.check_document(name))
+    return data if data is not None and document_digest(data) == name else None
+
+
 def read_layer(store_fd: int, name: str) -> Layer | None:
     """Return the layer `name`; None when it is absent or not what its name says."""
     return _read(store_fd, layout.LAYERS, name, decode_layer)

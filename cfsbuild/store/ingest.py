@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
@@ -144,17 +144,22 @@ def _overlaid(known: Values, values: Values) -> Values:
 
 def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
     """Return the digests that are known but whose objects the sink lacks."""
-    staging = work.staging
-    if work.hash_only is not None:
-        return set()
     sizes = work.scan.size
     digests: dict[bytes, int] = {}
     for number in wanted:
         value = known[number]
         if value is not None and sizes[number] > limits.INLINE_BYTES:
             digests[value] = sizes[number]
-    if staging is None:
+    return absent(work.sink, digests)
+
+
+def absent(sink: FileSink, digests: Mapping[bytes, int]) -> set[bytes]:
+    """Return those of `digests` (with their objects' sizes in bytes) whose objects `sink` lacks."""
+    if isinstance(sink, HashOnly):
+        return set()
+    if not hasattr(sink, "staging_fd"):
         return set(digests)
+    staging = cast("StagingSink", sink)
     native = extension("cfsbuild.store._ingest")
     doubtful = list(digests)
     if native is not None:

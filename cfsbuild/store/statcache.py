@@ -50,9 +50,13 @@ class StatCache:
     def __init__(self, state: Path) -> None:
         self._state = state
 
+    def recall(self, scan: Scan, algorithm: Algorithm) -> Remembered | None:
+        """Return the last scan of the same directory and what was found out; None when there is none."""
+        return self._read(scan.root, algorithm)
+
     def load(self, scan: Scan, algorithm: Algorithm) -> Values:
         """Return for each entry of `scan` what is known about it, or None."""
-        old = self._read(scan.root, algorithm)
+        old = self.recall(scan, algorithm)
         if old is None:
             return [None] * len(scan)
         newest = old.taken_ns - RACY_NS

@@ -175,6 +175,10 @@ class Store:
             self._layers[name] = layer
         return self._layers[name]
 
+    def layer_document(self, name: str) -> bytes | None:
+        """Return the bytes of a layer document; None when it is absent or damaged."""
+        return documents.read_layer_document(self.fd, name)
+
     def tree(self, name: str) -> Tree | None:
         """Return a tree document; None when it is absent or damaged."""
         return documents.read_tree(self.fd, name)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from cfsbuild.errors import StoreError
+from cfsbuild.errors import InputError, StoreError
 from cfsbuild.fsverity import digest as fsverity
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import contents, layout, publish, sources, verity
@@ -126,6 +126,10 @@ class Transaction:
         """Store a layer document; return its name."""
         return self._put_document(layout.LAYERS, encode_layer(layer))
 
+    def put_layer_document(self, data: bytes) -> str:
+        """Store the bytes of a layer document, as `encode_layer` makes them; return its name."""
+        return self._put_document(layout.LAYERS, data)
+
     def put_tree(self, tree: Tree) -> str:
         """Store a tree document; return its name, which equals `tree_digest(tree)`."""
         return self._put_document(layout.TREES, encode_tree(tree))
@@ -141,9 +145,28 @@ class Transaction:
 
         `objects` are the digests that the image needs; when given, gc and info need not read the image.
         """
+        return self._put_image(data, None if objects is None else contents.encode_contents(objects))
+
+    def put_image_like(
+        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+    ) -> bytes | None:
+        """Store an image that needs what the stored image `base` needs, and `added`, but not `removed`.
+
+        Returns its raw digest; None, and stores nothing, when there is no good list of what `base` needs.
+        """
+        listed = contents.contents_document(self._store, base)
+        if listed is None:
+            return None
+        try:
+            listed = contents.patch_contents(listed, self.algorithm, added, removed)
+        except InputError:
+            return None
+        return self._put_image(data, listed)
+
+    def _put_image(self, data: bytes, listed: bytes | None) -> bytes:
         digest = self.add_bytes(data)
-        if objects is not None:
-            self._stage_file(layout.CONTENTS, digest.hex(), contents.encode_contents(objects))
+        if listed is not None:
+            self._stage_file(layout.CONTENTS, digest.hex(), listed)
         with self._lock:
             self._pending.images.add(digest)
             self._images.add(digest)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Annotated
 
 import msgspec
 
-from cfsbuild.targets.kind import OutFile, TargetContext, TargetKind, TargetOutput
+from cfsbuild.targets.kind import OutFile, PatchContext, TargetContext, TargetKind, TargetOutput
+from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
+from cfsbuild.tree.layer import Tree
+from cfsbuild.tree.patching import replace_each
+from cfsbuild.tree.paths import ROOT
 
 
 class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,10 +53,60 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
     return TargetOutput(digest=digest, reference=name, files=tuple(files))
 
 
+def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
+    """Do what `emit` does with the dump of last time, some lines of it replaced; see `tree.patching`."""
+    from cfsbuild.erofs.writer import write_dump  # noqa: PLC0415 (a cached image is not written)
+
+    recipe = context.recipe
+    name = recipe.image_name
+    dump = context.written(f"{name}.dump") if params.dump else None
+    manifest = context.written(f"{name}.manifest.json") if params.manifest else b""
+    if dump is None or manifest is None:
+        return None
+    lines = [
+        (_line(change.path, change.old, recipe.epoch), _line(change.path, change.new, recipe.epoch))
+        for change in context.changes
+    ]
+    dump = replace_each(dump, lines, shared=1)
+    if dump is None:
+        return None
+    image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
+    added = {change.new.digest for change in context.changes if change.new.digest}
+    gone = {change.old.digest for change in context.changes if change.old.digest} - added
+    gone = {digest for digest in gone if digest.hex().encode() not in dump}
+    raw = context.sink.put_image_like(context.base, image, added, gone)
+    if raw is None:
+        return None
+    files = [OutFile(name=f"{name}.cfs", image=raw.hex()), OutFile(name=f"{name}.dump", data=dump)]
+    if params.manifest:
+        named = replace_each(manifest, [(_named(context.base), _named(raw))])
+        if named is None:
+            return None
+        files.append(OutFile(name=f"{name}.manifest.json", data=named))
+    context.sink.set_ref(name, raw)
+    return TargetOutput(digest=raw.hex(), reference=name, files=tuple(files))
+
+
+def _line(path: bytes, inode: Inode, epoch: int) -> bytes:
+    """Return the line of a regular file with one name, between the newlines around it."""
+    from cfsbuild.tree.dump import format_entry  # noqa: PLC0415 (as above)
+    from cfsbuild.tree.flavour import to_dump  # noqa: PLC0415
+
+    above = [path[:end] for end, byte in enumerate(path) if byte == ord("/") and end]
+    entries = dict.fromkeys([ROOT, *above], IMPLICIT_DIRECTORY) | {path: inode}
+    *_, entry = to_dump(Tree(entries=entries), epoch=epoch)
+    return b"\n%b\n" % format_entry(entry)
+
+
+def _named(digest: bytes) -> bytes:
+    return b'"digest":"%b"' % digest.hex().encode()
+
+
 KIND = TargetKind(
     name="image",
     version=1,
     summary="A composefs image in the store, and as a file.",
     params=ImageParams,
     emit=emit,
+    patch=patch,
 )

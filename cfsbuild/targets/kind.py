@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.recipe.model import Recipe
 from cfsbuild.tree.layer import Tree
+from cfsbuild.tree.patching import Change
 
 
 class TargetSink(Protocol):
@@ -17,6 +18,14 @@ class TargetSink(Protocol):
 
     def put_image(self, data: bytes, objects: Iterable[bytes] | None = None) -> bytes:
         """Take in an image that needs `objects`; return its raw fs-verity digest."""
+
+    def put_image_like(
+        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+    ) -> bytes | None:
+        """Take in an image that needs almost what the image `base` needs; None when that is not known.
+
+        It also needs `added`, and does not need `removed`.
+        """
 
     def set_ref(self, name: str, digest: bytes) -> None:
         """Let `name` stand for the image `digest` once the transaction is committed."""
@@ -54,6 +63,21 @@ class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[OutFile, ...] = ()
 
 
+class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What `patch` is given besides its parameters.
+
+    The tree is the one that gave the output `base` (raw digest), but for `changes`. `written` returns the
+    content of a file that this target put into the output directory, or None if it is not there unchanged.
+    """
+
+    recipe: Recipe
+    sink: TargetSink
+    algorithm: Algorithm
+    base: bytes
+    changes: tuple[Change, ...]
+    written: Callable[[str], bytes | None]
+
+
 class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     """A target kind. Raise `version` whenever the same key could give another output than before."""
 
@@ -62,5 +86,7 @@ class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     params: type[msgspec.Struct]
     emit: Callable[[TargetContext, Any], TargetOutput]
+    patch: Callable[[PatchContext, Any], TargetOutput | None] | None = None
+    """Return what `emit` would, made of what it made last time; None when that cannot be done."""
     path_keys: tuple[str, ...] = ()
     """Parameters that name local paths."""

@@ -11,7 +11,7 @@ import errno
 import functools
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from cfsbuild import limits
@@ -46,6 +46,30 @@ class Scan:
     def signature(self) -> bytes:
         """Return bytes that are equal for two scans exactly when nothing was seen to differ."""
         return self.records + self.name_bytes
+
+    def with_parents(self, numbers: Iterable[int]) -> list[int]:
+        """Return `numbers` and those of all directories above them, ascending."""
+        kept = {0}
+        for number in numbers:
+            above = number
+            while above not in kept:
+                kept.add(above)
+                above = walk.RECORD.unpack_from(self.records, above * walk.RECORD.size)[walk.PARENT]
+        return sorted(kept)
+
+    def only(self, numbers: Sequence[int]) -> Scan:
+        """Return a scan of the entries `numbers`, which `with_parents` gave."""
+        records, names = bytearray(), bytearray()
+        places: dict[int, int] = {}
+        for place, number in enumerate(numbers):
+            places[number] = place
+            fields = list(walk.RECORD.unpack_from(self.records, number * walk.RECORD.size))
+            start = fields[walk.NAME_OFFSET]
+            name = self.name_bytes[start : start + fields[walk.NAME_BYTES] + 1]
+            fields[walk.PARENT], fields[walk.NAME_OFFSET] = places[fields[walk.PARENT]], len(names)
+            records += walk.RECORD.pack(*fields)
+            names += name
+        return Scan(self.root, bytes(records), bytes(names), self.taken_ns)
 
     def _long(self, word: int, kind: str = "q") -> list[int]:
         column: list[int] = memoryview(self.records).cast(kind)[word::_WORDS].tolist()  # type: ignore[call-overload]

@@ -10,6 +10,9 @@ import struct
 RECORD = struct.Struct("=QqqqQQIIIIIIHHI")
 """ino, size, mtime_ns, ctime_ns, dev, rdev, mode, uid, gid, nlink, parent, name_offset, name_bytes, depth."""
 
+PARENT, NAME_OFFSET, NAME_BYTES = 10, 11, 12
+"""Positions of fields in an unpacked record."""
+
 IDENTITY_BYTES = 64
 """How much of a record says what the entry is, wherever it stands in the listing."""
 

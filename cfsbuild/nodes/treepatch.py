@@ -1,0 +1,205 @@
+"""The layer of a `tree` node, patched: when of a large directory only a few files have changed.
+
+The stat cache holds the last scan of the directory. A small document beside it says which layer that scan
+gave to a node of these parameters: the base. When the names and types are still the same, the entries that
+differ are a small scan of their own; they go through the same functions as a whole one, once as they were and
+once as they are, and what comes out differently is replaced in the base (`tree.patching`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from cfsbuild import limits
+from cfsbuild.events import ignore
+from cfsbuild.nodes.kind import NodeContext
+from cfsbuild.nodes.treelisting import Listing, listing_of, make_listing
+from cfsbuild.store.ingest import absent
+from cfsbuild.store.replacing import replacing
+from cfsbuild.store.sink import HashOnly
+from cfsbuild.store.statcache import RACY_NS, Remembered, StatCache, Values
+from cfsbuild.tree.inode import Inode
+from cfsbuild.tree.layer import Layer
+from cfsbuild.tree.patching import MOST_CHANGES, Change, LayerPatch, patch_layer
+from cfsbuild.tree.scan import Scan, match
+
+_TYPE = 0o170000
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The document: the scan with the digest `scan` gave `layer`. `entries` and `bytes` as in a result."""
+
+    scan: str
+    layer: str
+    entries: int
+    bytes: int
+
+
+class Shaping(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node makes a layer of a scan.
+
+    `choose` returns the numbers of the entries to take, `entries` the paths and inodes that a listing has in
+    the layer. `chosen_alone`: whether a directory is taken does not depend on what it holds.
+    """
+
+    preserve: frozenset[str]
+    choose: Callable[[Scan], Sequence[int]]
+    entries: Callable[[NodeContext, Listing], tuple[list[bytes], list[Inode]]]
+    chosen_alone: bool
+
+
+class PatchBase:
+    """What is known about the last layer of one node's directory and parameters."""
+
+    def __init__(self, context: NodeContext, state: Path, path: Path) -> None:
+        self._context = context
+        self._cache = StatCache(state)
+        self._path = path
+
+    @classmethod
+    def of(cls, context: NodeContext, source: Path, canonical: Any) -> PatchBase | None:  # noqa: ANN401 (msgpack)
+        """Return it for what shapes the layer besides the scan; None without a place for caches."""
+        if context.state is None:
+            return None
+        parts = (
+            os.path.realpath(os.fsencode(source)),
+            context.sink.algorithm.value,
+            canonical,
+            context.owners,
+        )
+        key = blake3(msgspec.msgpack.encode(parts)).hexdigest(length=16)
+        return cls(context, context.state, context.state / f"base-{key}.json")
+
+    def remember(self, scan: Scan, name: str, layer: Layer) -> None:
+        """Note that `scan` gave `layer`, whose document is called `name`."""
+        size = sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG)
+        self._save(scan, Base(scan="", layer=name, entries=len(layer.entries) + len(layer.links), bytes=size))
+
+    def patch(self, scan: Scan, kind: Shaping) -> LayerPatch | None:
+        """Return the layer of `scan`; None when it has to be made the slow way."""
+        old = self._cache.recall(scan, self._context.sink.algorithm)
+        base = self._load(old)
+        if old is None or base is None or self._context.layer_document is None:
+            return None
+        before = Scan(scan.root, bytes(old.records), bytes(old.names), old.taken_ns)
+        numbers = _changed(before, scan)
+        data = None if numbers is None else self._context.layer_document(base.layer)
+        if numbers is None or data is None or not self._unchanged_present(old.values, scan, numbers):
+            return None
+        if not kind.chosen_alone and any(stat.S_ISDIR(scan.mode[number]) for number in numbers):
+            return None
+        values, changes = self._read(before, scan, old.values, numbers, kind)
+        patched = None if changes is None else patch_layer(data, changes)
+        if changes is None or patched is None:
+            return None
+        patch = LayerPatch(
+            base=base.layer,
+            name=blake3(patched).hexdigest(),
+            data=patched,
+            changes=changes,
+            entries=base.entries,
+            bytes=base.bytes + sum(change.new.size - change.old.size for change in changes),
+        )
+        if not isinstance(self._context.sink, HashOnly):
+            self._cache.save(scan, self._context.sink.algorithm, values)
+            self._save(scan, Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes))
+        return patch
+
+    def _read(
+        self, before: Scan, scan: Scan, known: Values, numbers: list[int], kind: Shaping
+    ) -> tuple[Values, tuple[Change, ...] | None]:
+        """Take in the entries `numbers`; return all values, and the changes (None: not only of files)."""
+        quiet = msgspec.structs.replace(self._context, state=None, listener=ignore)
+        kept = scan.with_parents(numbers)
+        new, was = scan.only(kept), before.only(kept)
+        chosen = kind.choose(new)
+        places = [kept[position] for position in chosen]
+        listing = make_listing(quiet, new, chosen, kind.preserve)
+        paths, inodes = kind.entries(quiet, listing)
+        former_values = [known[number] or b"" for number in places]
+        _, former = kind.entries(quiet, listing_of(was, chosen, kind.preserve, former_values, {}))
+        values = known.copy()
+        for number in numbers:
+            values[number] = None
+        changes = []
+        for number, path, value, one, other in zip(
+            places, paths, listing.values, former, inodes, strict=True
+        ):
+            values[number] = value or None
+            if one != other and number in numbers:
+                changes.append(Change(path, one, other))
+        files = all(change.old.is_regular and change.new.is_regular for change in changes)
+        return values, tuple(changes) if files else None
+
+    def _unchanged_present(self, known: Values, scan: Scan, numbers: list[int]) -> bool:
+        """Say whether the objects of all files but `numbers` are where they were put."""
+        values = known.copy()
+        for number in numbers:
+            values[number] = None
+        digests = {
+            value: size
+            for value, size in zip(values, scan.size, strict=True)
+            if value is not None and size > limits.INLINE_BYTES
+        }
+        return not absent(self._context.sink, digests)
+
+    def _load(self, old: Remembered | None) -> Base | None:
+        """Return the base if the remembered scan is the one that it was made from."""
+        if old is None:
+            return None
+        try:
+            with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_uid != os.geteuid():
+                    return None
+                base = msgspec.json.decode(file.read(), type=Base)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            # None, or one of another version of this program: the slow way makes a new one.
+            return None
+        return base if base.scan == _digest(old.records, old.names) else None
+
+    def _save(self, scan: Scan, base: Base) -> None:
+        base = msgspec.structs.replace(base, scan=_digest(scan.records, scan.name_bytes))
+        # What cannot be written costs time later, and nothing else.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with replacing(self._path) as file:
+                file.write(msgspec.json.encode(base))
+
+
+def _digest(records: bytes | memoryview, names: bytes | memoryview) -> str:
+    return blake3(records).update(names).hexdigest()
+
+
+def _changed(before: Scan, scan: Scan) -> list[int] | None:
+    """Return the numbers of the entries that may differ; None when it is not just a few files.
+
+    Directories whose times changed are among them, as their extended attributes may be new.
+    """
+    if before.name_bytes != scan.name_bytes or before.parent != scan.parent:
+        return None
+    newest = before.taken_ns - RACY_NS
+    identical = match((before.records, before.name_bytes), scan)
+    numbers = [number for number, same in enumerate(identical) if same < 0]
+    if max(scan.ctime_ns) > newest:
+        young = (number for number, ctime in enumerate(scan.ctime_ns) if ctime > newest)
+        numbers = sorted({*numbers, *young})
+    if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
+        return None
+    return numbers
+
+
+def _patchable(before: Scan, after: Scan, number: int) -> bool:
+    """Say whether an entry is a directory or a file with one name, and was."""
+    modes = before.mode[number], after.mode[number]
+    if stat.S_ISDIR(modes[0]) and stat.S_ISDIR(modes[1]):
+        return True
+    links = before.nlink[number], after.nlink[number]
+    return links == (1, 1) and stat.S_ISREG(modes[0]) and stat.S_ISREG(modes[1])
