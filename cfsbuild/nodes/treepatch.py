@@ -22,8 +22,9 @@ from cfsbuild import limits
 from cfsbuild.events import ignore
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.nodes.treelisting import Listing, listing_of, make_listing
-from cfsbuild.store.ingest import absent
+from cfsbuild.store.ingest import absent, objects_of
 from cfsbuild.store.replacing import replacing
+from cfsbuild.store.shards import Shards, look
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import RACY_NS, Remembered, StatCache, Values
 from cfsbuild.tree.inode import Inode
@@ -35,12 +36,16 @@ _TYPE = 0o170000
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The document: the scan with the digest `scan` gave `layer`. `entries` and `bytes` as in a result."""
+    """The document: the scan with the digest `scan` gave `layer`. `entries` and `bytes` as in a result.
+
+    `shards` is the store's objects when all of the layer's were last seen there.
+    """
 
     scan: str
     layer: str
     entries: int
     bytes: int
+    shards: Shards = Shards()
 
 
 class Shaping(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +97,12 @@ class PatchBase:
         before = Scan(scan.root, bytes(old.records), bytes(old.names), old.taken_ns)
         numbers = _changed(before, scan)
         data = None if numbers is None else self._context.layer_document(base.layer)
-        if numbers is None or data is None or not self._unchanged_present(old.values, scan, numbers):
+        if numbers is None or data is None:
             return None
         if not kind.chosen_alone and any(stat.S_ISDIR(scan.mode[number]) for number in numbers):
+            return None
+        shards = self._look_for_unchanged(base, old.values, scan, numbers)
+        if shards is None:
             return None
         values, changes = self._read(before, scan, old.values, numbers, kind)
         patched = None if changes is None else patch_layer(data, changes)
@@ -110,7 +118,8 @@ class PatchBase:
         )
         if not isinstance(self._context.sink, HashOnly):
             self._cache.save(scan, self._context.sink.algorithm, values)
-            self._save(scan, Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes))
+            base = Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
+            self._save(scan, base)
         return patch
 
     def _read(
@@ -139,17 +148,19 @@ class PatchBase:
         files = all(change.old.is_regular and change.new.is_regular for change in changes)
         return values, tuple(changes) if files else None
 
-    def _unchanged_present(self, known: Values, scan: Scan, numbers: list[int]) -> bool:
-        """Say whether the objects of all files but `numbers` are where they were put."""
+    def _look_for_unchanged(self, base: Base, known: Values, scan: Scan, numbers: list[int]) -> Shards | None:
+        """Return the shards before the objects of all files but `numbers` were found; None if one was not."""
+        shards = look(objects_of(self._context.sink))
+        settled = base.shards.settled(shards)
         values = known.copy()
         for number in numbers:
             values[number] = None
         digests = {
             value: size
             for value, size in zip(values, scan.size, strict=True)
-            if value is not None and size > limits.INLINE_BYTES
+            if value and size > limits.INLINE_BYTES and value[0] not in settled
         }
-        return not absent(self._context.sink, digests)
+        return None if absent(self._context.sink, digests) else shards
 
     def _load(self, old: Remembered | None) -> Base | None:
         """Return the base if the remembered scan is the one that it was made from."""

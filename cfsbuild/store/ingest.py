@@ -153,6 +153,11 @@ def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
     return absent(work.sink, digests)
 
 
+def objects_of(sink: FileSink) -> int:
+    """Return the descriptor of the directory of objects that a sink adds to, or -1."""
+    return cast("StagingSink", sink).objects_fd if hasattr(sink, "objects_fd") else -1
+
+
 def absent(sink: FileSink, digests: Mapping[bytes, int]) -> set[bytes]:
     """Return those of `digests` (with their objects' sizes in bytes) whose objects `sink` lacks."""
     if isinstance(sink, HashOnly):

@@ -148,6 +148,7 @@ int emit_finish_tree(struct emit *e);
 /* dump text */
 struct line_buffer { /* what an entry points to besides its line */
     uint8_t digest[64];
+    uint8_t content[256]; /* of a file, its escapes resolved */
     struct xattr xattrs[64];
 };
 bool emit_parse_line(const struct emit *e, struct bytes line, struct line_buffer *buffer, struct entry *entry);

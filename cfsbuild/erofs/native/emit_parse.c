@@ -8,6 +8,7 @@
 
 #define LINE_MAX_BYTES PATH_MAX_BYTES /* no field of such a line can be too long */
 #define N_FIELDS 11
+#define CONTENT_FIELD 9
 
 static bool digits(struct bytes field, size_t most, uint64_t *value)
 {
@@ -99,6 +100,49 @@ static bool digest_of(const struct emit *e, struct bytes field, struct line_buff
     return true;
 }
 
+static int plain_escape(uint8_t code)
+{
+    switch (code) {
+    case '\\':
+        return '\\';
+    case 'n':
+        return '\n';
+    case 'r':
+        return '\r';
+    case 't':
+        return '\t';
+    default:
+        return -1;
+    }
+}
+
+/* Resolves the escapes of a file's content, if it has any. */
+static bool content_of(struct bytes field, struct line_buffer *buffer, struct bytes *content)
+{
+    size_t used = 0;
+    *content = optional(field);
+    if (memchr(field.data, '\\', field.size) == NULL)
+        return true;
+    for (size_t i = 0; i < field.size; i++) {
+        int byte = field.data[i];
+        if (byte == '\\') {
+            const size_t left = field.size - ++i;
+            if (left >= 3 && field.data[i] == 'x') {
+                const int high = hex(field.data[i + 1]), low = hex(field.data[i + 2]);
+                byte = high < 0 || low < 0 ? -1 : high << 4 | low;
+                i += 2;
+            } else {
+                byte = left >= 1 ? plain_escape(field.data[i]) : -1;
+            }
+        }
+        if (byte < 0 || used == sizeof buffer->content)
+            return false;
+        buffer->content[used++] = (uint8_t)byte;
+    }
+    *content = (struct bytes){buffer->content, used};
+    return true;
+}
+
 static bool xattrs_of(const uint8_t *at, const uint8_t *end, struct line_buffer *buffer, struct entry *entry)
 {
     entry->xattrs = buffer->xattrs;
@@ -145,7 +189,7 @@ bool emit_parse_line(const struct emit *e, struct bytes line, struct line_buffer
 {
     struct bytes field[N_FIELDS];
     const uint8_t *at = line.data, *end = line.data + line.size;
-    if (line.size > LINE_MAX_BYTES || memchr(at, '\\', line.size) != NULL || memchr(at, 0, line.size) != NULL)
+    if (line.size > LINE_MAX_BYTES || memchr(at, 0, line.size) != NULL)
         return false;
     for (int i = 0; i < N_FIELDS; i++) {
         const uint8_t *space = memchr(at, ' ', (size_t)(end - at));
@@ -153,10 +197,14 @@ bool emit_parse_line(const struct emit *e, struct bytes line, struct line_buffer
             return false;
         const uint8_t *stop = space == NULL ? end : space;
         field[i] = (struct bytes){at, (size_t)(stop - at)};
+        if (i != CONTENT_FIELD && memchr(at, '\\', field[i].size) != NULL)
+            return false;
         at = space == NULL ? NULL : stop + 1;
     }
-    *entry = (struct entry){.path = field[0], .payload = optional(field[8]), .content = optional(field[9])};
-    return is_normal(field[0]) && digits(field[1], 18, &entry->size) && mode(field[2], &entry->mode) &&
+    if (at != NULL && memchr(at, '\\', (size_t)(end - at)) != NULL)
+        return false;
+    *entry = (struct entry){.path = field[0], .payload = optional(field[8])};
+    return content_of(field[CONTENT_FIELD], buffer, &entry->content) && is_normal(field[0]) && digits(field[1], 18, &entry->size) && mode(field[2], &entry->mode) &&
            number32(field[3], &entry->nlink) && number32(field[4], &entry->uid) &&
            number32(field[5], &entry->gid) && number32(field[6], &entry->rdev) && time_of(field[7], entry) &&
            digest_of(e, field[10], buffer, &entry->digest) &&
