@@ -38,7 +38,7 @@ static ssize_t read_all(int fd, uint8_t *to, size_t size)
     return (ssize_t)got;
 }
 
-static int write_all(int fd, const uint8_t *from, size_t size)
+int write_all(int fd, const uint8_t *from, size_t size)
 {
     while (size) {
         const ssize_t n = write(fd, from, size);

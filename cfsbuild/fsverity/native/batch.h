@@ -61,4 +61,7 @@ struct batch {
 /* Returns 0, or -1: then error is set (EINTR when poll stopped the work). */
 int batch_run(struct batch *b);
 
+/* Writes `size` bytes to `fd`. Returns 0, or errno + WRITING. */
+int write_all(int fd, const uint8_t *from, size_t size);
+
 #endif

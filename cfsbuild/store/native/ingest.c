@@ -64,20 +64,6 @@ static int has(int directory, const char *name, int64_t size)
     return !fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && st.st_size == size;
 }
 
-static int write_all(int fd, const uint8_t *from, size_t size)
-{
-    while (size) {
-        const ssize_t n = write(fd, from, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno + WRITING;
-        from += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 /* Makes a new file read-only and closes it, whatever happened before. Returns 0 or an error. */
 static int seal(const struct ingest *in, int fd, int error)
 {
