@@ -16,17 +16,16 @@ import click
 import msgspec
 
 from cfsbuild import limits
+from cfsbuild.cli.completing import complete_image
 from cfsbuild.cli.lookup import Entries, by_path
 from cfsbuild.cli.settings import Settings
 from cfsbuild.cli.stores import open_store
-from cfsbuild.errors import CfsError, InputError, UsageError, VerificationError
+from cfsbuild.errors import InputError, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.layer import Tree
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from cfsbuild.erofs.reader import ImageInfo
     from cfsbuild.store.images import ImageRef
     from cfsbuild.store.store import Store
@@ -127,32 +126,6 @@ def objects_option(help_text: str) -> Callable[[Function], Function]:
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help=help_text,
     )
-
-
-def complete_image(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return references of the store that begin with `incomplete`; without any, the shell takes files.
-
-    A shell that is told to take files forgets everything else, so files beside references are named here.
-    """
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 (only when completing)
-
-    from cfsbuild.cli import settings as known  # noqa: PLC0415
-
-    del parameter
-    given = context.obj if isinstance(context.obj, Settings) else Settings()
-    try:
-        with contextlib.closing(open_store(known.resolve(given))) as store:
-            found = [name for name in store.refs() if name.startswith(incomplete)]
-    except (CfsError, OSError):
-        # No store, or none that can be read: then there is nothing to complete, and no place to complain.
-        found = []
-    if not found:
-        return [CompletionItem(incomplete, type="file")]
-    beside = () if "/" in incomplete else Path().iterdir()
-    files = (path.name for path in beside if path.name.startswith(incomplete))
-    return [CompletionItem(name) for name in sorted({*found, *files})]
 
 
 def algorithm_of_digest(digest: bytes) -> Algorithm:

@@ -11,11 +11,12 @@ import click
 import msgspec
 
 from cfsbuild.cli import store_text
+from cfsbuild.cli.completing import complete_reference
 from cfsbuild.cli.listeners import listening
 from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.stores import open_store
-from cfsbuild.errors import Problem, VerificationError
+from cfsbuild.errors import Problem, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class StoredImage(msgspec.Struct, frozen=True):
 
     name: str
     digest: str
+
+
+class RemovedNames(msgspec.Struct, frozen=True, kw_only=True):
+    """What `store rm` removed. `unnamed` are the digests of images that have no name now."""
+
+    version: int = 1
+    dry_run: bool
+    removed: list[StoredImage]
+    unnamed: list[str]
 
 
 class DamagedStoreError(VerificationError):
@@ -201,6 +211,54 @@ def _opened(paths: tuple[Path, ...]) -> Iterator[list[Store]]:
     with contextlib.ExitStack() as stack:
         # Whoever can write there changes nothing here: what is read is verified.
         yield [stack.enter_context(Store.open(path, read_only=True, shared=True)) for path in paths]
+
+
+@command.command("rm")
+@common_options("json", "store", "dry_run", "quiet")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_reference)
+@pass_settings
+def rm(settings: Settings, *, names: tuple[str, ...]) -> None:
+    """Remove the names of images from the store: all of them, or none if one does not exist.
+
+    Writes digest and NAME of each. Images and their contents stay until `store gc` finds them unused.
+    """
+    with open_store(settings, read_only=settings.dry_run) as store:
+        named = {name: store.resolve(name) for name in names}
+        unknown = [name for name, digest in named.items() if digest is None]
+        if unknown:
+            raise _no_references(store, unknown)
+        removed = [
+            StoredImage(name, digest.hex())
+            for name, digest in named.items()
+            if digest is not None and (settings.dry_run or store.remove_ref(name))
+        ]
+        stay = {digest.hex() for name, digest in store.refs().items() if name not in named}
+    unnamed = sorted({image.digest for image in removed} - stay)
+    if settings.json:
+        write_json(RemovedNames(dry_run=settings.dry_run, removed=removed, unnamed=unnamed))
+        return
+    write_lines(f"{image.digest}  {image.name}" for image in removed)
+    if unnamed and not settings.dry_run:
+        noun = "image has" if len(unnamed) == 1 else "images have"
+        note(
+            settings,
+            f"{len(unnamed)} {noun} no name now: `cfsbuild store gc` frees what nothing else needs, "
+            "once it is older than --keep-age",
+        )
+
+
+def _no_references(store: Store, names: list[str]) -> UsageError:
+    from cfsbuild.recipe.problems import suggestion  # noqa: PLC0415 (only to complain)
+
+    known = store.refs()
+    hints = [suggestion(name, known, what="names of images") for name in names]
+    several = "\n".join(f"{name}: {hint}" for name, hint in zip(names, hints, strict=True))
+    return UsageError(
+        f"there is no name {', '.join(names)} in the store {store.path}: nothing was removed",
+        details=several if len(names) > 1 else "",
+        resolution=hints[0] if len(names) == 1 else "",
+        reason="no-image",
+    )
 
 
 @command.command("gc")

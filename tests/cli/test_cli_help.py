@@ -36,6 +36,8 @@ def environment():
         (["cfsbuild", "--progress", "p"], ["plain"]),
         (["cfsbuild", "completion", "f"], ["fish"]),
         (["cfsbuild", "ls", "gate"], ["gateway-1", "gateway.cfs"]),
+        (["cfsbuild", "store", "rm", "gate"], ["gateway-1"]),
+        (["cfsbuild", "store", "rm", "gateway-1", "gate"], []),
     ],
 )
 def test_bash_completes_verbs_options_values_and_images(lab, run, words, expected):

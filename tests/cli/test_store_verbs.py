@@ -173,3 +173,66 @@ def test_enable_verity_does_it_or_says_why_not(place):
     if result.returncode:
         assert result.returncode == 7
         assert "fs-verity" in result.stderr
+
+
+def named(place: Path, *names: str) -> str:
+    """Give the image of the store further names; return its digest."""
+    with Store.open(place) as store, store.transaction() as transaction:
+        (digest,) = store.images()
+        for name in names:
+            transaction.set_ref(name, digest)
+        transaction.commit()
+    return digest.hex()
+
+
+def test_rm_removes_names_and_gc_then_frees_the_image(place):
+    digest = named(place, "web-1")
+    one = cfsbuild("store", "rm", "web-1", "--store", place)
+    assert (one.returncode, one.stdout, one.stderr) == (0, f"{digest}  web-1\n", "")
+    last = cfsbuild("store", "rm", "demo/app", "--store", place)
+    assert (last.returncode, last.stdout) == (0, f"{digest}  demo/app\n")
+    assert "1 image has no name now" in last.stderr
+    assert "store gc" in last.stderr
+    assert len(object_paths(place)) == 3
+    cfsbuild("store", "gc", "--grace", "0", "--keep-age", "0", "--store", place)
+    assert object_paths(place) == []
+
+
+def test_rm_removes_all_names_or_none(place):
+    named(place, "web-1", "web-2")
+    result = cfsbuild("store", "rm", "web-1", "web-3", "demo/ap", "--store", place)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "there is no name web-3, demo/ap in the store" in result.stderr
+    assert "nothing was removed" in result.stderr
+    assert "demo/ap: did you mean `demo/app`?" in result.stderr
+    alone = cfsbuild("store", "rm", "demo", "--store", place)
+    assert "did you mean `demo/app`?" in alone.stderr
+    with Store.open(place) as store:
+        assert list(store.refs()) == ["demo/app", "web-1", "web-2"]
+
+
+def test_rm_says_as_json_what_is_left_without_a_name(place):
+    digest = named(place, "web-1", "web-2")
+    arguments = ("--json", "--store", place)
+    some = json.loads(cfsbuild("store", "rm", "web-2", "web-1", "web-2", *arguments).stdout)
+    assert some == {
+        "version": 1,
+        "dry_run": False,
+        "removed": [{"name": "web-2", "digest": digest}, {"name": "web-1", "digest": digest}],
+        "unnamed": [],
+    }
+    assert json.loads(cfsbuild("store", "rm", "demo/app", *arguments).stdout)["unnamed"] == [digest]
+
+
+def test_rm_with_n_removes_nothing(place):
+    digest = named(place)
+    result = cfsbuild("-n", "store", "rm", "demo/app", "--store", place)
+    assert (result.returncode, result.stdout) == (0, f"{digest}  demo/app\n")
+    with Store.open(place) as store:
+        assert list(store.refs()) == ["demo/app"]
+
+
+def test_rm_needs_a_store_that_can_be_written(tmp_path, place):
+    assert cfsbuild("store", "rm", "x", "--store", tmp_path / "none").returncode == 7
+    assert cfsbuild("store", "rm", "../x", "--store", place).returncode == 2
+    assert cfsbuild("store", "rm", "--store", place).returncode == 2
