@@ -91,7 +91,10 @@ def build_plans(  # noqa: PLR0913 (what a build is given)
     began_ns: int,
 ) -> tuple[BuildResult, ...]:
     """Build what `plans` say and remember it. `began_ns` is when their recipes began to be read."""
-    references = memo.references(request.store, _stored_images(plans))
+    from cfsbuild.build.stored_images import check_stored_images, stored_images  # noqa: PLC0415
+
+    check_stored_images(plans, request)
+    references = memo.references(request.store, stored_images(plans))
     with open_store(request, plans) as store:
         built = [
             _build_one(plan, store, request, options, sources=sources, listener=listener) for plan in plans
@@ -226,13 +229,3 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
         # A path that is not UTF-8: the request has it too, so nothing will be remembered.
         document = b""
     return memo.Built(plan=document, result=executed.result, files=executed.files)
-
-
-def _stored_images(plans: Sequence[Plan]) -> list[str]:
-    """Return the names of stored images that nodes take in: they may come to stand for other images."""
-    return [
-        plan.node(job).params.image
-        for plan in plans
-        for job in plan.jobs.values()
-        if job.role == "node" and job.kind == "image" and not job.nested
-    ]

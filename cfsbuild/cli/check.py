@@ -24,15 +24,22 @@ def command(settings: Settings, recipe: Path, profiles: tuple[str, ...], overrid
     """Check RECIPE (default: recipe.toml) and whatever it takes in, without building anything.
 
     Finds what is wrong with keys, types, variables, templates, needs, owners and local sources, and tells
-    all of it; then, which nodes provide the same path and differ, as far as local files tell. Exit status 2
-    if there is anything.
+    all of it; then, which stored images it takes in that are not there, and which nodes provide the same
+    path and differ, as far as local files tell. Exit status 2 if there is anything.
     """
     from cfsbuild.build.pipeline import check_conflicts, load_plans, make_request  # noqa: PLC0415 (not for help)
+    from cfsbuild.build.stored_images import check_stored_images  # noqa: PLC0415
 
     request = make_request(
-        recipe, store=settings.store_path, output=None, profiles=profiles, overrides=variables(overrides)
+        recipe,
+        store=settings.store_path,
+        profiles=profiles,
+        overrides=variables(overrides),
+        trusted_uids=settings.trusted_uids,
+        shared_store=settings.shared_store,
     )
     plans = load_plans(request, environ=os.environ)
+    check_stored_images(plans, request)
     check_conflicts(plans, request, jobs=settings.job_count)
     recipes = [plan.recipe for plan in plans]
     if settings.json:

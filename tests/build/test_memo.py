@@ -7,7 +7,6 @@ import pytest
 
 from cfsbuild.build import memo
 from cfsbuild.build.sources import sign
-from cfsbuild.errors import StoreError
 from cfsbuild.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("settled")
@@ -170,17 +169,6 @@ def test_a_stored_image_that_is_built_again_is_noticed(project):
     after = project.build()
     assert not after.unchanged
     assert after.digest != before.digest
-
-
-def test_a_stored_image_that_is_not_there_is_told_at_its_line_with_those_that_are(project):
-    project.build()
-    project.recipe = project.root / "outer.toml"
-    project.recipe.write_text('[image]\nname = "outer"\n[nodes.inner]\nkind = "image"\nimage = "demo-2"\n')
-    with pytest.raises(StoreError) as caught:
-        project.build()
-    assert caught.value.origin is not None
-    assert caught.value.origin.line == 5
-    assert caught.value.resolution == "images there: demo-1"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
