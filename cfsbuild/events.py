@@ -84,10 +84,14 @@ class Progress(Event, frozen=True, tag="progress"):
 
 
 class Note(Event, frozen=True, tag="note"):
-    """Something worth a line that is not an error (a case collision, verity not enforced …)."""
+    """Something worth a line that is not an error (a case collision, verity not enforced …).
+
+    `origin` is the recipe's file and line that it is about.
+    """
 
     text: str
     job: str = ""
+    origin: str = ""
 
 
 class BuildFinished(Event, frozen=True, tag="build-finished"):

@@ -15,6 +15,7 @@ from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import RAN
 from cfsbuild.build.state import LastRun
 from cfsbuild.build.target_patch import patched_output
+from cfsbuild.build.unlabelled import unlabelled
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
 
@@ -123,6 +124,8 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
 
 def _emit(build: BuildContext, job: Job) -> TargetOutput:
     merged = build.trees.merged(job.layers, build.outputs(job.layers))
+    for note in unlabelled(build.plan, job, merged):
+        build.listener(note)
     context = TargetContext(
         recipe=build.plan.recipes[job.recipe],
         source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),

@@ -33,12 +33,12 @@ def error_text(error: CfsError, *, color: bool = False) -> str:
 
 def problem_text(problem: Problem, *, color: bool = False, label: str = "error") -> str:
     """Return one problem: origin first, so that terminals link it; the source line; details; a hint."""
-    where = f"{_from_here(str(problem.origin))}: " if problem.origin else ""
+    where = f"{from_here(str(problem.origin))}: " if problem.origin else ""
     head = _paint(where, _BOLD, color=color) + _paint(f"{label}:", _RED, color=color)
-    lines = [f"{head} {_printable(_from_here(problem.brief))}"]
+    lines = [f"{head} {_printable(from_here(problem.brief))}"]
     if problem.origin is not None:
         lines += [_paint(line, _DIM, color=color) for line in _quote(problem.origin)]
-    lines += [f"  {line}".rstrip() for line in _printable(_from_here(problem.details)).splitlines()]
+    lines += [f"  {line}".rstrip() for line in _printable(from_here(problem.details)).splitlines()]
     if problem.resolution:
         first, *rest = _printable(problem.resolution).splitlines() or [""]
         lines.append(f"  {_paint('hint:', _CYAN, color=color)} {first}")
@@ -46,7 +46,7 @@ def problem_text(problem: Problem, *, color: bool = False, label: str = "error")
     return "\n".join(lines)
 
 
-def _from_here(text: str) -> str:
+def from_here(text: str) -> str:
     """Return `text` with paths below the working directory as one would type them there.
 
     A plan has absolute paths, since it is remembered and used from other directories.

@@ -74,12 +74,18 @@ class PlainLines:
                 return f"{job}: failed: {brief}"
             case events.JobSkipped(job=job, because=because):
                 return f"{job}: skipped, since {because} failed"
-            case events.Note(job=job, text=text):
-                return f"{job}: note: {text}" if job else f"note: {text}"
+            case events.Note():
+                return _note_line(event)
             case events.BuildFinished():
                 return finished_line(event)
             case _:
                 return ""
+
+
+def _note_line(note: events.Note) -> str:
+    from cfsbuild.cli.errors_text import from_here  # noqa: PLC0415 (few builds have something to note)
+
+    return ": ".join(filter(None, (note.job, "note", from_here(note.origin), note.text)))
 
 
 def finished_line(event: events.BuildFinished) -> str:

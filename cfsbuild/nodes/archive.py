@@ -12,7 +12,7 @@ import msgspec
 
 from cfsbuild import limits
 from cfsbuild.errors import BuildError, InputError, Problem, VerificationError
-from cfsbuild.events import Note, Progress
+from cfsbuild.events import Progress
 from cfsbuild.fsverity.digest import Hasher
 from cfsbuild.nodes import metadata
 from cfsbuild.nodes.decompress import decompressed, detect
@@ -240,8 +240,7 @@ def _read(context: NodeContext, params: ArchiveParams, source: _Source) -> Layer
             digest, content = contents.take(member)
         model.add(path, make_inode(owner(member), digest=digest, content=content), included=included)
     if text_acls:
-        note = f"POSIX ACLs of {text_acls} archive members are in text form, which is not read"
-        context.listener(Note(text=note, job=context.spec.name))
+        context.note(f"POSIX ACLs of {text_acls} archive members are in text form, which is not read")
     return model.layer(metadata.tree_path(params.target))
 
 

@@ -30,7 +30,8 @@ class AttributesParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     file_contexts: Annotated[
         LocalPath | list[LocalPath] | None,
         msgspec.Meta(
-            description="SELinux file_contexts files, read as one: every path gets the label that they say.",
+            description="SELinux file_contexts files, read as one: every path of what the node needs gets "
+            "the label that they say.",
             examples=["policy/file_contexts"],
         ),
     ] = None
@@ -196,6 +197,8 @@ def _label(
                 origin=context.spec.origin_of("file_contexts"),
                 reason="split-links",
             )
+    if not any(labels.values()):
+        context.note("file_contexts has no label for anything that the node needs", "file_contexts")
     for first, label in labels.items():
         if label is not None:
             inode = inodes[first]

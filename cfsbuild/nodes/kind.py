@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from cfsbuild.errors import Origin, Problem
-from cfsbuild.events import Listener
+from cfsbuild.events import Listener, Note
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.tree.layer import Layer, Tree
@@ -76,6 +76,10 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     def origin(self) -> Origin | None:
         """Return where the node's table begins."""
         return self.spec.origin
+
+    def note(self, text: str, key: str = "") -> None:
+        """Tell something about the node that is not an error; `key` is the parameter that it is about."""
+        self.listener(Note(text=text, job=self.spec.name, origin=str(self.spec.origin_of(key) or "")))
 
 
 def no_sources(context: NodeContext, params: Any) -> Fingerprint:  # noqa: ANN401 (each kind has its own)

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 import msgspec
 
 from cfsbuild.errors import BuildError, InputError, Problem
-from cfsbuild.events import Note
 from cfsbuild.nodes import metadata
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.nodes.treefilter import choose, compile_patterns
@@ -176,8 +175,8 @@ def _entries(context: NodeContext, params: TreeParams, listing: Listing) -> tupl
         metadata.group_id("root" if params.group is None else params.group, context.owners),
     )
     found = inodes(listing, owner)
-    for rule in params.rules:
-        _apply(context, rule, listing, found)
+    for index, rule in enumerate(params.rules):
+        _apply(context, f"rules.{index}", rule, listing, found)
     return _targets(listing.paths, metadata.tree_path(params.target)), found
 
 
@@ -199,12 +198,12 @@ def _targets(sources: list[bytes], prefix: bytes) -> list[bytes]:
     return [prefix, *(prefix + path for path in sources[1:])]
 
 
-def _apply(context: NodeContext, rule: TreeRule, listing: Listing, found: list[Inode]) -> None:
+def _apply(context: NodeContext, key: str, rule: TreeRule, listing: Listing, found: list[Inode]) -> None:
     """Change the inodes that a rule matches."""
     matches = compile_globs((rule.match,))
     positions = [position for position, path in enumerate(listing.paths) if matches(path)]
     if not positions:
-        context.listener(Note(text=f"rule {rule.match!r} matches nothing", job=context.spec.name))
+        context.note(f"rule {rule.match!r} matches nothing", key)
     mode = None if rule.mode is None else parse_mode(rule.mode)
     uid = None if rule.owner is None else metadata.user_id(rule.owner, context.owners)
     gid = None if rule.group is None else metadata.group_id(rule.group, context.owners)

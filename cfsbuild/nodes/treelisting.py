@@ -13,7 +13,6 @@ import msgspec
 
 from cfsbuild import limits
 from cfsbuild.errors import BuildError
-from cfsbuild.events import Note
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.store.ingest import ingest_tree
 from cfsbuild.store.statcache import StatCache
@@ -111,7 +110,7 @@ def _without_sockets(context: NodeContext, scan: Scan, numbers: Sequence[int]) -
             result.append(number)
         elif modes[number] & _TYPE == stat.S_IFSOCK:
             shown = paths.show(scan.paths[number])
-            context.listener(Note(text=f"{shown} is a socket and is left out", job=context.spec.name))
+            context.note(f"{shown} is a socket and is left out", "source")
         else:
             raise BuildError(
                 f"{context.spec.name}: {paths.show(scan.paths[number])} is a device node",

@@ -52,6 +52,16 @@ def test_names_that_are_not_utf8_are_escaped(capsys):
     assert capsys.readouterr().err == "note: \\udcff\n"
 
 
+def test_a_note_says_what_it_is_about_and_the_line_as_one_would_type_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = PlainLines(verbose=False)
+    lines(events.Note(text="odd", job="app", origin=f"{tmp_path}/sub/recipe.toml:3"))
+    lines(events.Note(text="odd", job="app"))
+    lines(events.Note(text="odd"))
+    expected = "app: note: sub/recipe.toml:3: odd\napp: note: odd\nnote: odd\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_no_bar_appears_for_what_is_quick(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

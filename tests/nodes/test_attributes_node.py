@@ -5,10 +5,11 @@ from __future__ import annotations
 import stat
 import subprocess
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_helpers import problems, run, spec, tree_of
+from node_helpers import Objects, context, problems, run, spec, tree_of
 
 from cfsbuild.errors import BuildError, InputError
 from cfsbuild.nodes.kind import Owners
@@ -143,6 +144,18 @@ def test_labels_come_from_file_contexts_with_a_final_nul(tmp_path):
     }
 
 
+def test_a_policy_that_labels_nothing_is_told(tmp_path):
+    (tmp_path / "fc").write_text("/elsewhere u:r:x\n/d/f <<none>>\n")
+    notes = []
+    node = spec("attributes", file=str(tmp_path / "r.toml"), needs=["b"], file_contexts="fc")
+    given = msgspec.structs.replace(context(node, Objects(), tree_of(BASE)), listener=notes.append)
+    kind = NODE_KINDS["attributes"]
+    assert kind.produce(given, node.params, kind.gather(given, node.params)).entries == {}
+    (note,) = notes
+    assert note.text == "file_contexts has no label for anything that the node needs"
+    assert note.origin == f"{tmp_path / 'r.toml'}:2"
+
+
 def test_names_of_one_file_with_different_labels_are_an_error(tmp_path):
     (tmp_path / "fc").write_text("/h u:r:h\n/i u:r:i\n")
     with pytest.raises(BuildError, match="names of one file get different SELinux labels") as caught:
@@ -152,8 +165,6 @@ def test_names_of_one_file_with_different_labels_are_an_error(tmp_path):
 
 def test_the_key_follows_the_policy_file(tmp_path):
     def digests():
-        from node_helpers import Objects, context  # noqa: PLC0415
-
         node = spec("attributes", file=str(tmp_path / "r.toml"), needs=["b"], file_contexts="fc")
         return NODE_KINDS["attributes"].gather(context(node, Objects()), node.params).digests
 

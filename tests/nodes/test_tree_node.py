@@ -174,7 +174,8 @@ def test_a_rule_that_matches_nothing_is_told(source) -> None:
     node = spec("tree", source=str(source), rules=[{"match": "sbin/*", "mode": "0700"}])
     given = msgspec.structs.replace(context(node, Objects()), listener=events.append)
     KIND.produce(given, node.params, KIND.gather(given, node.params))
-    assert [event.text for event in events if isinstance(event, Note)] == ["rule 'sbin/*' matches nothing"]
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert (note.text, note.origin) == ("rule 'sbin/*' matches nothing", "recipe.toml:3")
 
 
 def test_sockets_are_left_out_with_a_note_and_devices_refused(source) -> None:
