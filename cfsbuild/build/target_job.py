@@ -128,7 +128,9 @@ def _emit(build: BuildContext, job: Job) -> TargetOutput:
         build.listener(note)
     context = TargetContext(
         recipe=build.plan.recipes[job.recipe],
-        source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),
+        source=TreeSource(
+            tree=merged.tree, node_of=merged.provenance.node_of, changed=merged.provenance.changed()
+        ),
         sink=build.sink,
         algorithm=build.algorithm,
     )

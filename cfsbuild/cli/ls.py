@@ -40,12 +40,12 @@ _TYPE_NAMES = {
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """How to show entries. `origins` is None unless the node of each path is asked for."""
+    """How to show entries. `origins` is None unless the nodes of each path are asked for."""
 
     human: bool
     color: bool
     names: Names
-    origins: dict[bytes, str] | None
+    origins: dict[bytes, list[str]] | None
 
 
 @click.command("ls", context_settings={"help_option_names": ["--help"]})
@@ -59,7 +59,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--names", "with_names", is_flag=True, help="Owners by name, from the image's /etc/passwd, group."
 )
-@click.option("--origin", is_flag=True, help="The recipe's node that each path comes from.")
+@click.option(
+    "--origin",
+    is_flag=True,
+    help="The recipe's node that each path comes from, and those that changed attributes of it.",
+)
 @image_argument()
 @click.argument("path", default="/", metavar="[PATH]")
 @pass_settings
@@ -138,7 +142,7 @@ def _columns(entry: DumpEntry, view: View) -> list[str]:
         render.utc_time(entry.mtime_sec),
     ]
     if view.origins is not None:
-        cells.append(view.origins.get(entry.path) or "-")
+        cells.append(",".join(view.origins.get(entry.path, [])) or "-")
     return cells
 
 
@@ -239,5 +243,5 @@ def _entry_document(entry: DumpEntry, view: View) -> dict[str, object]:
     if entry.xattrs:
         result["xattrs"] = {paths.show(name): value.hex() for name, value in entry.xattrs}
     if view.origins is not None:
-        result["origin"] = view.origins.get(entry.path, "")
+        result["origin"], *result["changed_by"] = view.origins.get(entry.path, [""])
     return result

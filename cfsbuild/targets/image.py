@@ -104,7 +104,7 @@ def _named(digest: bytes) -> bytes:
 
 KIND = TargetKind(
     name="image",
-    version=1,
+    version=2,
     summary="A composefs image in the store, and as a file.",
     params=ImageParams,
     emit=emit,

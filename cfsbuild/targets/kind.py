@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -32,10 +32,14 @@ class TargetSink(Protocol):
 
 
 class TreeSource(msgspec.Struct, frozen=True, kw_only=True):
-    """The merged tree and where its paths come from. `node_of` gives "" for implicit directories."""
+    """The merged tree and where its paths come from. `node_of` gives "" for implicit directories.
+
+    `changed` maps nodes that changed attributes of what others gave, in merge order, to those paths.
+    """
 
     tree: Tree
     node_of: Callable[[bytes], str]
+    changed: Mapping[str, Sequence[bytes]] = {}
 
 
 class TargetContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,15 +22,16 @@ IMPLICIT = ""
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     r"""The paths of an image by the node that contributed them.
 
-    `nodes` maps a node's name ("" for implicit directories) to its paths in depth-first order. Paths are
-    text: bytes that are not UTF-8 and backslashes stand as `\xHH`. `digest` is the image's, lower-case
-    hex.
+    `nodes` maps a node's name ("" for implicit directories) to its paths in depth-first order; `attributes` a
+    node's name to the paths of other nodes whose attributes it changed, nodes in merge order. Paths are text:
+    bytes that are not UTF-8 and backslashes stand as `\xHH`. `digest` is the image's, lower-case hex.
     """
 
     version: int = MANIFEST_VERSION
     image: str
     digest: str
     nodes: dict[str, list[str]]
+    attributes: dict[str, list[str]] = {}
 
 
 def escape(path: bytes) -> str:
@@ -81,7 +82,10 @@ def make_manifest(image: str, digest: str, source: TreeSource) -> Manifest:
         if known is None:
             known = nodes[name] = []
         known.append(text)
-    return Manifest(image=image, digest=digest, nodes=dict(sorted(nodes.items())))
+    attributes = {
+        name: list(_escape_all(sorted(changed, key=depth_first))) for name, changed in source.changed.items()
+    }
+    return Manifest(image=image, digest=digest, nodes=dict(sorted(nodes.items())), attributes=attributes)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -100,6 +104,13 @@ def decode_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def origins(manifest: Manifest) -> dict[bytes, str]:
-    """Return the node of each path, as `ls --origin` shows it."""
-    return {unescape(path): name for name, listed in manifest.nodes.items() for path in listed}
+def origins(manifest: Manifest) -> dict[bytes, list[str]]:
+    """Return the node of each path, and after it those that changed attributes of it."""
+    found = {unescape(path): [name] for name, listed in manifest.nodes.items() for path in listed}
+    for name, listed in manifest.attributes.items():
+        for path in listed:
+            giver = found.get(unescape(path))
+            if giver is None:
+                raise InputError(f"manifest is damaged: {name!r} changed {path}, which no node gave")
+            giver.append(name)
+    return found

@@ -166,7 +166,8 @@ def _subtree(names: list[bytes], directory: bytes) -> list[bytes]:
 class _State:
     """What is merged so far.
 
-    `owners` names the first node of those that hold a path's present value. `givers` lists, for paths that
+    `owners` names the first node of those that hold a path's present value, or its content when `changes` has
+    the path: there stand the nodes that changed only attributes since. `givers` lists, for paths that
     several nodes give, all of them in order; `mixed` are those whose values are not all equal, `contested`
     those with a conflict.
     """
@@ -175,6 +176,7 @@ class _State:
         self.parts = parts
         self.names: dict[bytes, Inode] = {}
         self.owners: dict[bytes, int] = {}
+        self.changes: dict[bytes, tuple[int, ...]] = {}
         self.givers: dict[bytes, list[int]] = {}
         self.mixed: set[bytes] = set()
         self.conflicts: list[Conflict] = []
@@ -197,8 +199,11 @@ class _State:
             self._compare(part, path, after)
             if before != after:
                 self.mixed.add(path)
-                if not _same_directory(before, after):
+                if part.contribution.reads and _same_content(before, after):
+                    self.changes[path] = (*self.changes.get(path, ()), part.index)
+                elif not _same_directory(before, after):
                     del kept[path]
+                    self.changes.pop(path, None)
         names.update(part.names)
         owners.update(dict.fromkeys(part.names, part.index))
         owners.update(kept)
@@ -282,7 +287,7 @@ class _State:
         for link in links:
             del entries[link]
         tree = Tree(entries=entries, links=in_order(links))
-        return Merged(tree, Provenance(nodes, self.owners))
+        return Merged(tree, Provenance(nodes, self.owners, self.changes))
 
     def _holds(self, part: _Part, path: bytes) -> bool:
         """Say whether the final value of `path` comes from `part`, alone or with others."""
@@ -307,6 +312,18 @@ class _State:
         times = [part.names[path].mtime_ns for part in last if _same_directory(part.names[path], final)]
         if times:
             self.names[path] = msgspec.structs.replace(final, mtime_ns=max(times))
+
+
+def _same_content(a: Inode, b: Inode) -> bool:
+    """Say whether both are the same but for attributes."""
+    return (
+        a.kind == b.kind
+        and a.size == b.size
+        and a.digest == b.digest
+        and a.content == b.content
+        and a.target == b.target
+        and a.rdev == b.rdev
+    )
 
 
 def _same_directory(a: Inode, b: Inode) -> bool:

@@ -58,6 +58,19 @@ def test_the_origin_of_each_path_is_its_node(lab, run, recipe):
     assert [line.split()[-2:] for line in lines] == [["-", "etc"], ["run", "run"]]
 
 
+def test_the_origin_is_the_node_that_gave_a_path_then_those_that_changed_attributes(lab, run, recipe):
+    rules = '[nodes.{0}]\nkind = "attributes"\nneeds = {1}\nrules = [{{ match = "/etc/hostname", {2} }}]\n'
+    first = rules.format("owned", '["hostname"]', "owner = 7")
+    recipe.write_text(RECIPE + first + rules.format("closed", '["owned", "hostname"]', 'mode = "0600"'))
+    assert run("-q", "build", "gate.toml").status == 0
+    assert run("ls", "--origin", "gate.toml", "/etc").text.split()[-2:] == [
+        "hostname,owned,closed",
+        "hostname",
+    ]
+    (entry,) = run("ls", "--json", "--origin", "gate.toml", "/etc").json["entries"]
+    assert (entry["origin"], entry["changed_by"]) == ("hostname", ["owned", "closed"])
+
+
 def test_a_manifest_of_another_image_is_not_believed(lab, run, recipe):
     assert run("-q", "build", "gate.toml").status == 0
     lab.image("other.cfs")

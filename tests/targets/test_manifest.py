@@ -1,5 +1,6 @@
 import stat
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from cfsbuild.errors import InputError
 from cfsbuild.targets.kind import TreeSource
 from cfsbuild.targets.manifest import (
+    Manifest,
     decode_manifest,
     encode_manifest,
     escape,
@@ -35,6 +37,19 @@ def test_paths_stand_under_the_node_that_gave_them_and_implicit_directories_unde
     assert (made.image, made.digest, made.version) == ("x-1", "ab", 1)
 
 
+def test_nodes_that_changed_attributes_come_after_the_node_that_gave_the_path_in_merge_order():
+    given = source({b"/": "", b"/a": "n", b"/b\xff": "n"})
+    given = msgspec.structs.replace(given, changed={"z": [b"/b\xff", b"/a"], "y": [b"/a"]})
+    made = decode_manifest(encode_manifest(make_manifest("x", "", given)))
+    assert made.attributes == {"z": ["/a", "/b\\xff"], "y": ["/a"]}
+    assert origins(made) == {b"/": [""], b"/a": ["n", "z", "y"], b"/b\xff": ["n", "z"]}
+
+
+def test_a_manifest_in_which_a_node_changed_what_nobody_gave_is_refused():
+    with pytest.raises(InputError, match="'z' changed /a, which no node gave"):
+        origins(Manifest(image="x", digest="", nodes={"": ["/"]}, attributes={"z": ["/a"]}))
+
+
 def test_every_name_of_a_hard_link_is_listed_in_depth_first_order():
     made = make_manifest("x", "", source({b"/": "", b"/b": "n"}, {b"/a/c": b"/b", b"/c": b"/b"}))
     assert made.nodes["linker"] == ["/a/c", "/c"]
@@ -42,7 +57,7 @@ def test_every_name_of_a_hard_link_is_listed_in_depth_first_order():
 
 def test_origins_gives_back_bytes():
     made = make_manifest("x", "", source({b"/": "", b"/we\nird\xff\\x41": "n"}))
-    assert origins(decode_manifest(encode_manifest(made)))[b"/we\nird\xff\\x41"] == "n"
+    assert origins(decode_manifest(encode_manifest(made)))[b"/we\nird\xff\\x41"] == ["n"]
 
 
 @given(st.binary())

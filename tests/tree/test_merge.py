@@ -169,6 +169,33 @@ def test_one_replacement_needs_the_right_over_every_node_that_gave_the_old_value
     assert merged(a, b, both).provenance.node_of(b"/f") == "c"
 
 
+def test_a_node_that_changes_only_attributes_leaves_the_path_to_the_node_that_gave_it():
+    reads = {"needs": ["a", "b"], "reads": True}
+    result = merged(
+        node("a", {b"/d": directory(), b"/f": file(), b"/g": file()}),
+        node("b", {b"/h": file(), b"/i": file()}),
+        node("r", {b"/d": directory(uid=9), b"/f": file(mode=0o600), b"/h": file(uid=3)}, **reads),
+        node(
+            "s",
+            {b"/f": file(mode=0o640), b"/g": file(b"y"), b"/i": symlink(b"f")},
+            **reads | {"needs": ["a", "b", "r"]},
+        ),
+    )
+    given = {path: result.provenance.node_of(path) for path in (b"/d", b"/f", b"/g", b"/h", b"/i")}
+    assert given == {b"/d": "a", b"/f": "a", b"/g": "s", b"/h": "b", b"/i": "s"}
+    assert result.provenance.changed() == {"r": [b"/d", b"/f", b"/h"], "s": [b"/f"]}
+
+
+def test_who_replaces_a_path_takes_it_over_from_those_that_changed_it():
+    result = merged(
+        node("a", {b"/f": file()}),
+        node("r", {b"/f": file(mode=0o600)}, needs=["a"], reads=True),
+        node("b", {b"/f": file(mode=0o640)}, needs=["a", "r"], replaces=["/f"]),
+    )
+    assert result.provenance.node_of(b"/f") == "b"
+    assert result.provenance.changed() == {}
+
+
 # Directories
 
 
