@@ -138,15 +138,18 @@ def _lines(found: Explanation, a: Image, b: Image, *, show_all: bool, color: boo
         yield f"{name}  {digest or '(a dump)'}  {image.name}"
     yield ""
     yield render.paint(found.verdict[:1].upper() + found.verdict[1:] + ".", "bold", color=color)
+    alone = len({change.path for change in found.changes}) == 1
     if found.first is not None:
         yield ""
-        yield "The first difference that matters:"
-        yield from (f"  {line}" for line in change_lines([found.first], color=color))
+        yield "The difference:" if alone else "The first difference that matters:"
+        first = found.changes if alone else [found.first]
+        yield from (f"  {line}" for line in change_lines(first, color=color))
     yield from _fact_lines("The image files", found.image)
     yield from _fact_lines("How contents are stored", found.storage if show_all else found.storage[:SHOWN])
     if not show_all and len(found.storage) > SHOWN:
         yield f"  … and {render.count(len(found.storage) - SHOWN, 'more file')} (--all)"
-    yield from _change_block(found.changes, show_all=show_all, color=color)
+    if not alone:
+        yield from _change_block(found.changes, show_all=show_all, color=color)
     if found.first_byte is not None and not found.changes and not found.storage:
         yield ""
         yield f"The first byte that differs is at offset {found.first_byte}."

@@ -262,8 +262,8 @@ def recipe_images(path: Path) -> list[str]:
 def origins_of(image: Image) -> dict[bytes, list[str]]:
     """Return for each path the recipe's node, and those that changed attributes of it.
 
-    From the manifest that the build wrote: `NAME.manifest.json` beside an image file `NAME.cfs`, and in `out/`
-    for an image of the store. Raises `UsageError` if there is none, or if it describes another image.
+    From the manifest that the build wrote: `NAME.manifest.json` beside an image file `NAME.cfs`, and in
+    `out/` for an image of the store. Raises `UsageError` if there is none, or if it describes another image.
     """
     from cfsbuild.targets.manifest import decode_manifest, origins  # noqa: PLC0415 (--origin only)
 

@@ -98,6 +98,15 @@ def test_explain_puts_the_difference_that_matters_first(lab, run):
     assert any(line.startswith("The trees differ: 0 added, 1 removed") for line in outcome.lines)
 
 
+def test_explain_shows_changes_of_one_path_only_once(lab, run):
+    lab.image()
+    lab.image("b.cfs", lambda text: text.replace("20666 1 0 0 259", "20600 1 0 0 260"))
+    lines = run("explain", "--all", "a.cfs", "b.cfs").lines
+    assert lines[3] == "The trees differ: 0 added, 0 removed, 1 changed."
+    assert lines[5:7] == ["The difference:", "  ~ /dev/null"]
+    assert sorted(line.split()[0] for line in lines[7:]) == ["mode", "rdev"]
+
+
 def test_explain_recognises_another_epoch(lab, run):
     def clamp(epoch):
         return lambda text: (
