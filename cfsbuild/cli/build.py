@@ -19,7 +19,7 @@ from cfsbuild.cli.settings import Settings, common_options, pass_settings
 
 
 @click.command("build")
-@common_options("json", "jobs", "keep_going", "dry_run", "progress", "store")
+@common_options("json", "jobs", "keep_going", "dry_run", "verbose", "progress", "store")
 @recipe_argument
 @recipe_options
 @click.option("-f", "--force", is_flag=True, help="Run every job, whatever is known.")

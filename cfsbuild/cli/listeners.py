@@ -48,7 +48,7 @@ def json_lines(event: Event, /) -> None:
 
 
 class PlainLines:
-    """One line when a job begins, one when it ends. With `verbose` also for jobs that need not run."""
+    """One line when a job ends. With `verbose` also when it begins, and for jobs that need not run."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -62,7 +62,7 @@ class PlainLines:
     def text(self, event: Event) -> str:  # noqa: PLR0911 (one line for each kind of event)
         """Return the line for `event`; "" for none."""
         match event:
-            case events.JobStarted(job=job, kind=kind, reason=reason):
+            case events.JobStarted(job=job, kind=kind, reason=reason) if self._verbose:
                 return f"{job} ({kind}): running: {reason}" if reason else f"{job} ({kind}): running"
             case events.JobFinished(job=job, seconds=seconds):
                 return f"{job}: done in {seconds:.2f} s"

@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(place, capfd):
 
 def test_force_runs_everything_again(place, capfd):
     run(capfd, "build")
-    _, _, err = run(capfd, "build", "-f")
+    _, _, err = run(capfd, "build", "-f", "-v")
     assert "etc (dir): running: forced" in err
     assert "4 ran, 0 cached" in err
 

@@ -47,6 +47,18 @@ def test_cached_jobs_are_lines_only_when_verbose(capsys):
     assert capsys.readouterr().err == "a: cached\n"
 
 
+def test_a_job_that_runs_is_one_line_and_two_when_verbose(capsys):
+    ran = (
+        events.JobStarted(job="a", kind="dir", reason="first build"),
+        events.JobFinished(job="a", kind="dir", key="", output="", seconds=0.5),
+    )
+    for verbose in (False, True):
+        for event in ran:
+            PlainLines(verbose=verbose)(event)
+    done = "a: done in 0.50 s\n"
+    assert capsys.readouterr().err == f"{done}a (dir): running: first build\n{done}"
+
+
 def test_names_that_are_not_utf8_are_escaped(capsys):
     PlainLines(verbose=False)(events.Note(text="\udcff"))
     assert capsys.readouterr().err == "note: \\udcff\n"
