@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 
 from cfsbuild import limits
 from cfsbuild.cli.refusal import RefusalError
@@ -88,12 +88,38 @@ def _write_line(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
 
 
+def _open(name: str, program: str) -> int:
+    """Return a descriptor. Raises `RefusalError`, also for a fifo: nobody may ever write to it."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise RefusalError(f"{program}: Failed to open '{name}': {error.strerror}") from error
+    status = os.fstat(fd)
+    directory = stat.S_ISDIR(status.st_mode)
+    if directory or (stat.S_ISFIFO(status.st_mode) and not _is_pipe(status)):
+        os.close(fd)
+        what = os.strerror(errno.EISDIR) if directory else "Is a fifo"
+        raise RefusalError(f"{program}: Failed to open '{name}': {what}")
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _is_pipe(status: os.stat_result) -> bool:
+    """Say whether a fifo has no name: pipes live in a file system of the kernel's own."""
+    ends = os.pipe()
+    try:
+        return status.st_dev == os.fstat(ends[0]).st_dev
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 def _entries(name: str, filters: Collection[str], program: str) -> Iterator[DumpEntry]:
     """Yield the entries of the image called `name`. Raises `RefusalError`."""
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415 (usage errors need no reader)
 
     try:
-        with Path(name).open("rb") as file:
+        with open(_open(name, program), "rb") as file:  # noqa: PTH123 (a descriptor)
             data = file.read(limits.IMAGE_BYTES + 1)
     except OSError as error:
         raise RefusalError(f"{program}: Failed to open '{name}': {error.strerror}") from error
@@ -173,10 +199,7 @@ def _measure(name: str, program: str) -> bytes:
     from cfsbuild.fsverity import digest, kernel  # noqa: PLC0415
     from cfsbuild.fsverity.algorithm import Algorithm  # noqa: PLC0415
 
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RefusalError(f"{program}: Failed to open '{name}': {error.strerror}") from error
+    fd = _open(name, program)
     try:
         try:
             measured = kernel.measure(fd)

@@ -203,6 +203,26 @@ def test_a_damaged_image_is_an_error_and_no_traceback(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"composefs-info: Failed to load '{tmp_path}/image': ")
 
 
+@pytest.mark.parametrize("command", ["ls", "dump", "objects", "missing-objects", "measure-file"])
+@pytest.mark.parametrize(("kind", "why"), [("fifo", "Is a fifo"), ("directory", "Is a directory")])
+def test_composefs_info_waits_for_nobody_to_write_into_a_fifo(tmp_path, capsys, command, kind, why):
+    path = tmp_path / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert composefs_info.main([command, str(path)], "composefs-info") == 1
+    assert capsys.readouterr() == ("", f"composefs-info: Failed to open '{path}': {why}\n")
+
+
+def test_composefs_info_reads_from_a_pipe():
+    command = "printf x | " + " ".join([sys.executable, "-m", "cfsbuild.cli.main"])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} composefs-info measure-file /dev/stdin"], capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == digest_bytes(b"x", Algorithm.SHA256).hex()
+
+
 def test_the_front_ends_start_without_the_heavy_imports():
     code = (
         "import sys; from cfsbuild.cli.mkcomposefs import main; main(['--from-file', '-', '/dev/null'], 'mkcomposefs'); "

@@ -22,7 +22,7 @@ def test_it_builds_again_after_a_change_and_ends_with_130_on_ctrl_c(tmp_path):
     out, err = tmp_path / "out.txt", tmp_path / "err.txt"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cfsbuild.cli.main", "watch", "--store", str(tmp_path / "store")],
+            [sys.executable, "-m", "cfsbuild.cli.main", "watch", "-v", "--store", str(tmp_path / "store")],
             cwd=tmp_path, stdout=stdout, stderr=stderr, env={**os.environ, "NO_COLOR": "1"},
         )  # fmt: skip
     try:
