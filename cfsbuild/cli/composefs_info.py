@@ -119,7 +119,7 @@ def _entries(name: str, filters: Collection[str], program: str) -> Iterator[Dump
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415 (usage errors need no reader)
 
     try:
-        with open(_open(name, program), "rb") as file:  # noqa: PTH123 (a descriptor)
+        with open(_open(name, program), "rb") as file:
             data = file.read(limits.IMAGE_BYTES + 1)
     except OSError as error:
         raise RefusalError(f"{program}: Failed to open '{name}': {error.strerror}") from error

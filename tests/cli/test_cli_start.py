@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -82,6 +83,59 @@ def test_front_ends_never_import_click():
     modules, _ = imported(["/usr/bin/mount.composefs", "-h"])
     assert "cfsbuild.cli.mount_composefs" in modules
     assert "click" not in modules
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+from cfsbuild.__main__ import main
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["cfsbuild", "ls", "./x"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cfsbuild.cli",
+        "cfsbuild.cli.main",
+        "cfsbuild.cli.signals",
+        "threading",
+        "cfsbuild.cli.streams",
+        "cfsbuild.cli.verbs",
+        "cfsbuild.cli.group",
+        "click",
+        "cfsbuild.cli.ls",
+    ],
+)
+def test_ctrl_c_while_a_module_is_imported_ends_without_a_traceback(module):
+    command = [sys.executable, "-S", "-c", INTERRUPTED.format(module=module)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode in {-signal.SIGINT, 130}
+    assert (done.stdout, done.stderr) in {("", ""), ("", "interrupted\n")}
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    script = f"trap '' INT; exec '{sys.executable}' -S -c \"$1\""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = ["sh", "-c", script, "sh", INTERRUPTED.format(module="cfsbuild.cli.main")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert "there is no file ./x" in done.stderr
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "cfsbuild", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("cfsbuild ")
 
 
 def processor_seconds(command):
