@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from cfsbuild import limits
 from cfsbuild.errors import InputError
 from cfsbuild.recipe import types
@@ -17,6 +19,15 @@ def check(name: str, value: str | int) -> str:
     """Return what is wrong with a value of the format `name`, as a half sentence; empty if nothing is."""
     checker = _CHECKS.get(name)
     return checker(value) if checker else ""
+
+
+def remedy(name: str, value: str | int) -> str:
+    """Return what to write instead of a value that `check` refuses; empty if that is not plain to see."""
+    parts = [part for part in str(value).split("/") if part not in {"", "."}]
+    path = "/" + "/".join(parts)
+    if name != types.FORMAT_TREE_PATH or not parts or _tree_path(path):
+        return ""
+    return f"write {msgspec.json.encode(path).decode()}"
 
 
 def _tree_path(value: str | int) -> str:

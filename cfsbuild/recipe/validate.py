@@ -77,7 +77,7 @@ class _Checker:
         name = schema.get("format")
         if data is not _BAD and isinstance(name, str) and isinstance(data, str | int):
             says = formats.check(name, data)
-            data = self._bad(value, says) if says else data
+            data = self._bad(value, says, formats.remedy(name, data)) if says else data
         if data is _BAD:
             self._explain(value, str(schema.get("description", "")), before)
         return data

@@ -124,6 +124,21 @@ def test_paths_that_no_image_can_have_are_refused(write, target: str, says: str)
     assert told(write(text)) == [f"recipe.toml:5: `nodes.n.target` {says}"]
 
 
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("opt/app", 'write "/opt/app"'),
+        ("./opt//ä ", 'write "/opt/ä "'),
+        ("/opt/./app", 'write "/opt/app"'),
+        ("../opt", "An absolute path inside the image."),
+        ("", "An absolute path inside the image."),
+    ],
+)
+def test_the_hint_for_a_path_is_what_to_write_where_that_is_plain(write, target: str, hint: str) -> None:
+    (problem,) = problems(write(HEAD + f'[nodes.n]\nkind = "file"\ntarget = "{target}"\n'))
+    assert problem.resolution == hint
+
+
 @pytest.mark.parametrize("target", ["/", "/a//b/", "/" + "x" * 255, "/x" * 256, "/...", "/a b/ü"])
 def test_paths_at_the_limits_are_accepted(write, target: str) -> None:
     text = HEAD + f'[nodes.n]\nkind = "file"\ntarget = "{target}"\n'
