@@ -1,24 +1,24 @@
 """Conflicts that follow from recipe and local files alone: found without building, for `check`.
 
-Nodes that are static and read no other node's layer are produced, contents only hashed, and merged. What the
-other nodes do is not known, and some of them may take away what a conflict is about; such a conflict is left
-to the build.
+Nodes that are static, and read nothing but what such nodes give, are produced, contents only hashed, and
+merged. What the other nodes do is not known, and some of them may take away what a conflict is about; such a
+conflict is left to the build.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from cfsbuild.build.job import NODE, Job, Plan
 from cfsbuild.build.sources import Sources
-from cfsbuild.errors import BuildError
+from cfsbuild.errors import CfsError
 from cfsbuild.events import ignore
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeContext, NodeKind
-from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.tree.conflicts import Conflict, ConflictError, StaticConflictError
-from cfsbuild.tree.layer import Layer, Tree
+from cfsbuild.tree.layer import Tree
 from cfsbuild.tree.merge import Contribution, merge
 
 
@@ -39,12 +39,22 @@ def _conflicts(
     plan: Plan, kinds: Mapping[str, NodeKind], sources: Sources, nodes: Sequence[Job], *, jobs: int
 ) -> Iterator[Conflict]:
     """Yield the conflicts among the nodes of one recipe."""
-    known = [job for job in nodes if kinds[job.kind].static and not kinds[job.kind].reads]
-    if len(known) < 2:
+    static = [job for job in nodes if kinds[job.kind].static]
+    if len(static) < 2:
         return
-    unknown = [job for job in nodes if job not in known]
+    known: dict[str, Contribution] = {}
+    for job in static:
+        kind = kinds[job.kind]
+        if not kind.reads:
+            known[job.name] = _contribution(plan, kind, sources, job, jobs=jobs)
+        elif known.keys() >= set(job.layers):
+            # What it cannot do, or cannot do here, is for the build to tell.
+            with contextlib.suppress(CfsError):
+                tree = merge([known[name] for name in job.layers]).tree
+                known[job.name] = _contribution(plan, kind, sources, job, jobs=jobs, tree=tree)
+    unknown = [job for job in nodes if job.name not in known]
     try:
-        merge([_contribution(plan, kinds[job.kind], sources, job, jobs=jobs) for job in known])
+        merge(list(known.values()))
     except ConflictError as error:
         for conflict in error.conflicts:
             if not any(_may_settle(kinds, job, conflict) for job in unknown):
@@ -61,22 +71,10 @@ def _may_settle(kinds: Mapping[str, NodeKind], job: Job, conflict: Conflict) -> 
     return bool(reached) and not (both and kinds[job.kind].reads)
 
 
-def _contribution(plan: Plan, kind: NodeKind, sources: Sources, job: Job, *, jobs: int) -> Contribution:
+def _contribution(  # noqa: PLR0913 (what a node is made of)
+    plan: Plan, kind: NodeKind, sources: Sources, job: Job, *, jobs: int, tree: Tree | None = None
+) -> Contribution:
     spec = plan.node(job)
-    return Contribution(
-        node=job.name,
-        kind=job.kind,
-        static=True,
-        layer=_layer(plan, kind, sources, job, spec, jobs=jobs),
-        needs=frozenset(job.layers),
-        replaces=spec.replaces,
-        origin=spec.origin,
-    )
-
-
-def _layer(  # noqa: PLR0913 (what a node is made of)
-    plan: Plan, kind: NodeKind, sources: Sources, job: Job, spec: NodeSpec, *, jobs: int
-) -> Layer:
     context = NodeContext(
         spec=spec,
         sink=HashOnly(Algorithm(plan.recipe.algorithm)),
@@ -84,14 +82,18 @@ def _layer(  # noqa: PLR0913 (what a node is made of)
         epoch=plan.recipes[job.recipe].epoch if kind.sees_epoch else 0,
         jobs=jobs,
         listener=ignore,
+        input=tree,
         state=sources.directory,
         scan=sources.scan,
-        image_tree=_no_tree,
     )
     sources.observe(job.name, kind, spec)
-    return kind.produce(context, spec.params, kind.gather(context, spec.params))
-
-
-def _no_tree(spec: NodeSpec) -> Tree:
-    """Refuse: only kinds that are not static take in images."""
-    raise BuildError(f"node {spec.name!r} takes in an image", origin=spec.origin)
+    return Contribution(
+        node=job.name,
+        kind=job.kind,
+        static=True,
+        layer=kind.produce(context, spec.params, kind.gather(context, spec.params)),
+        needs=frozenset(job.layers),
+        replaces=spec.replaces,
+        origin=spec.origin,
+        reads=kind.reads,
+    )
