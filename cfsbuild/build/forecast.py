@@ -133,20 +133,30 @@ def forecast(
 ) -> list[Forecast]:
     """Return what would become of `nodes` (all jobs when none are named), in the plan's order.
 
-    Raises `UsageError` for a node that does not exist.
+    Raises `UsageError` for a node that does not exist, and what a build raises whose store is not fit.
     """
-    from cfsbuild.store.store import Store  # noqa: PLC0415 (the store may not be there yet)
-
     wanted = {plan.job(name).name for name in nodes} or set(plan.jobs)
-    path = Path(request.store)
-    with contextlib.ExitStack() as stack:
-        store = None
-        if (path / "meta.json").exists():
-            trusted, shared = request.trusted_uids, request.shared_store
-            store = stack.enter_context(Store.open(path, read_only=True, trusted_uids=trusted, shared=shared))
+    with _store(plan, request) as store:
         build = _context(plan, store, request, force)
         found = [_with_last(build, _foretell(build, job)) for job in plan.jobs.values()]
     return [one for one in found if one.job in wanted]
+
+
+def _store(plan: Plan, request: Request) -> contextlib.AbstractContextManager[Store | None]:
+    """Return the store, open for reading; None as long as a build could make it."""
+    from cfsbuild.store.store import Store  # noqa: PLC0415 (not for help)
+
+    path = Path(request.store)
+    if not (path / "meta.json").exists():
+        Store.check_place(path)
+        return contextlib.nullcontext()
+    return Store.open(
+        path,
+        read_only=True,
+        algorithm=Algorithm(plan.recipe.algorithm),
+        trusted_uids=request.trusted_uids,
+        shared=request.shared_store,
+    )
 
 
 def _context(

@@ -25,24 +25,36 @@ def create(path: Path, algorithm: Algorithm, *, shared: bool) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         names = set(syscalls.names_in(".", dir_fd=fd))
-        if layout.META in names:
-            return
-        if strays := names - {layout.OBJECTS, layout.IMAGES, layout.ROOM, "lost+found"}:
-            raise StoreError(
-                f"{path} is not empty and not a store",
-                details=f"it holds {min(strays)!r}",
-                resolution="name a directory that is empty or does not exist",
-                reason="no-store",
-            )
-        if layout.OBJECTS in names and layout.ROOM not in names:
-            raise StoreError(
-                f"{path} holds objects of a program that wrote no meta.json",
-                resolution="name a directory that is empty or does not exist",
-                reason="no-store",
-            )
-        _fill(fd, algorithm)
+        if layout.META not in names:
+            _check_names(path, names)
+            _fill(fd, algorithm)
     finally:
         os.close(fd)
+
+
+def check_place(path: Path) -> None:
+    """Raise as `create` does when `path`, where no store is, holds something else; change nothing."""
+    try:
+        _check_names(path, {entry.name for entry in path.iterdir()})
+    except FileNotFoundError:
+        # `create` makes the directory.
+        return
+
+
+def _check_names(path: Path, names: set[str]) -> None:
+    if strays := names - {layout.OBJECTS, layout.IMAGES, layout.ROOM, "lost+found"}:
+        raise StoreError(
+            f"{path} is not empty and not a store",
+            details=f"it holds {min(strays)!r}",
+            resolution="name a directory that is empty or does not exist",
+            reason="no-store",
+        )
+    if layout.OBJECTS in names and layout.ROOM not in names:
+        raise StoreError(
+            f"{path} holds objects of a program that wrote no meta.json",
+            resolution="name a directory that is empty or does not exist",
+            reason="no-store",
+        )
 
 
 def _fill(fd: int, algorithm: Algorithm) -> None:

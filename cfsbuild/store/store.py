@@ -18,7 +18,7 @@ from cfsbuild.store import (
     locks,
     staging,
 )
-from cfsbuild.store.create import create
+from cfsbuild.store.create import check_place, create
 from cfsbuild.store.durability import Durability
 from cfsbuild.store.faults import StoreErrors
 from cfsbuild.store.images import ImageRef
@@ -59,6 +59,12 @@ class Store:
         store = Store.open(path, shared=shared)
         check_algorithm(store.algorithm, algorithm, str(path))
         return store
+
+    @staticmethod
+    def check_place(path: Path) -> None:
+        """Raise `StoreError` when what is at `path` keeps `init` from making a store; change nothing."""
+        with StoreErrors("make", str(path)):
+            check_place(path)
 
     @staticmethod
     def open(

@@ -117,6 +117,23 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(place, capfd):
     assert sorted(path.name for path in place.iterdir()) == ["recipe.toml"]
 
 
+@pytest.mark.parametrize("verb", [["build", "-n"], ["build"], ["why"], ["graph"]])
+def test_a_dry_run_refuses_what_is_no_store_as_the_build_does(place, capfd, verb):
+    (place / "precious").mkdir()
+    (place / "precious/letter").touch()
+    status, out, err = run(capfd, *verb, "--store", str(place / "precious"))
+    assert (status, out) == (7, "")
+    assert "is not empty and not a store" in err
+
+
+@pytest.mark.parametrize("verb", [["build", "-n"], ["build"]])
+def test_a_dry_run_refuses_a_store_of_another_algorithm_as_the_build_does(place, capfd, verb):
+    run(capfd, "store", "init", "--digest", "sha512", "store")
+    status, out, err = run(capfd, *verb, "--store", str(place / "store"))
+    assert (status, out) == (2, "")
+    assert "sha512" in err
+
+
 def test_force_runs_everything_again(place, capfd):
     run(capfd, "build")
     _, _, err = run(capfd, "build", "-f", "-v")

@@ -64,6 +64,16 @@ def test_a_directory_that_holds_something_else_is_not_touched(tmp_path):
     assert names(tmp_path) == ["letter.txt"]
 
 
+def test_whether_a_store_could_be_made_is_told_without_making_it(tmp_path):
+    Store.check_place(tmp_path / "a" / "b")
+    Store.check_place(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "is not empty and not a store"), (tmp_path / "file", "Not a directory")):
+        with pytest.raises(StoreError, match=words):
+            Store.check_place(path)
+
+
 @pytest.mark.parametrize("name", ["missing", "empty", "file"])
 def test_what_is_not_a_store_is_not_opened(tmp_path, name):
     (tmp_path / "empty").mkdir()
