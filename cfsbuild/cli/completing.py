@@ -1,4 +1,7 @@
-"""What shells offer for arguments: names that are in the store. Whatever goes wrong, nothing is offered."""
+"""What shells offer for arguments: names in the store and in a recipe.
+
+There is no place to complain, so whatever goes wrong, nothing is offered.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import click
 
 from cfsbuild.cli.settings import Settings, resolve
 from cfsbuild.cli.stores import open_store
+from cfsbuild.cli.verbs import DEFAULT_RECIPE
 from cfsbuild.errors import CfsError
 
 if TYPE_CHECKING:
@@ -19,25 +23,56 @@ if TYPE_CHECKING:
 def complete_image(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return references of the store that begin with `incomplete`; without any, the shell takes files.
+    """Return references of the store that begin with `incomplete`, and files."""
+    del parameter
+    return _with_files(_references(context), incomplete)
 
-    A shell that is told to take files forgets everything else, so files beside references are named here.
+
+def complete_recipe_or_node(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return files, and the jobs of the default recipe: for a first argument that may be either."""
+    del context, parameter
+    return _with_files(_jobs(Path(DEFAULT_RECIPE)), incomplete)
+
+
+def complete_node(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return jobs of the recipe that begin with `incomplete` and were not given yet."""
+    first = str(context.params.get("recipe"))
+    jobs = [name for name in _jobs(_recipe(context)) if name != first]
+    return _not_given(jobs, context, parameter, incomplete)
+
+
+def complete_profile(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return profiles of the recipe that begin with `incomplete` and were not given yet."""
+    return _not_given(_tables(_recipe(context), "profiles"), context, parameter, incomplete)
+
+
+def complete_reference(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return references of the store that begin with `incomplete` and were not given yet."""
+    return _not_given(_references(context), context, parameter, incomplete)
+
+
+def _not_given(
+    names: list[str], context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    given = context.params.get(parameter.name or "") or ()
+    return [name for name in names if name.startswith(incomplete) and name not in given]
+
+
+def _with_files(names: list[str], incomplete: str) -> list[CompletionItem]:
+    """Return `names` and files that begin with `incomplete`.
+
+    A shell that is told to take files forgets everything else, so files beside names are named here.
     """
     from click.shell_completion import CompletionItem  # noqa: PLC0415 (only when completing)
 
-    del parameter
-    found = [name for name in _references(context) if name.startswith(incomplete)]
+    found = [name for name in names if name.startswith(incomplete)]
     if not found:
         return [CompletionItem(incomplete, type="file")]
     beside = () if "/" in incomplete else Path().iterdir()
     files = (path.name for path in beside if path.name.startswith(incomplete))
     return [CompletionItem(name) for name in sorted({*found, *files})]
-
-
-def complete_reference(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Return references of the store that begin with `incomplete` and were not given yet."""
-    given = context.params.get(parameter.name or "") or ()
-    return [name for name in _references(context) if name.startswith(incomplete) and name not in given]
 
 
 def _references(context: click.Context) -> list[str]:
@@ -47,5 +82,33 @@ def _references(context: click.Context) -> list[str]:
         with contextlib.closing(open_store(resolve(given))) as store:
             return sorted(store.refs())
     except (CfsError, OSError):
-        # There is no place to complain.
         return []
+
+
+def _recipe(context: click.Context) -> Path:
+    """Return the recipe that was given, or the default one: `why` takes a node in its place.
+
+    While an option waits for its value, click has not told arguments apart yet: they are all in `args`.
+    """
+    given = (*context.args, context.params.get("recipe") or DEFAULT_RECIPE)
+    return next((path for path in map(Path, given) if path.is_file()), Path(DEFAULT_RECIPE))
+
+
+def _jobs(recipe: Path) -> list[str]:
+    """Return the names of nodes, then those of targets as `why` takes them."""
+    from cfsbuild.build.job import TARGET_PREFIX  # noqa: PLC0415 (only when completing)
+
+    targets = dict.fromkeys(["image", *_tables(recipe, "targets")])
+    nodes = _tables(recipe, "nodes")
+    return [*nodes, *(f"{TARGET_PREFIX}{name}" for name in targets)] if nodes else []
+
+
+def _tables(recipe: Path, section: str) -> list[str]:
+    """Return what the recipe, which may have mistakes, and its includes have in a section."""
+    from cfsbuild.recipe.include import read_recipe  # noqa: PLC0415 (only when completing)
+
+    try:
+        found = read_recipe(str(recipe)).table.get(section) if recipe.is_file() else None
+    except (CfsError, OSError):
+        return []
+    return list(found.data) if found is not None and isinstance(found.data, dict) else []

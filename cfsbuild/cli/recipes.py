@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cfsbuild.cli.completing import complete_profile
 from cfsbuild.cli.settings import Settings
+from cfsbuild.cli.verbs import DEFAULT_RECIPE
 from cfsbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from cfsbuild.recipe.model import Recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-DEFAULT_RECIPE = "recipe.toml"
 
 
 def recipe_argument(function: Function) -> Function:
@@ -32,7 +32,13 @@ def recipe_argument(function: Function) -> Function:
 def variable_options(function: Function) -> Function:
     """Add `--profile` and `-o`, as the parameters `profiles` and `overrides`."""
     profile = click.option(
-        "-p", "--profile", "profiles", metavar="NAME", multiple=True, help="Apply a profile."
+        "-p",
+        "--profile",
+        "profiles",
+        metavar="NAME",
+        multiple=True,
+        shell_complete=complete_profile,
+        help="Apply a profile.",
     )
     override = click.option(
         "-o", "--option", "overrides", metavar="KEY=VALUE", multiple=True, help="Set a variable."

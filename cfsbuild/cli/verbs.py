@@ -69,6 +69,9 @@ FRONT_ENDS: dict[str, Verb] = {
 DEFAULT_VERB = "build"
 """What `cfsbuild RECIPE.toml` does."""
 
+DEFAULT_RECIPE = "recipe.toml"
+"""What a verb is about that is given no recipe."""
+
 
 def run_front_end(name: str, arguments: list[str]) -> int:
     """Call a front end, by which name it calls itself; return its exit status."""

@@ -7,18 +7,26 @@ from pathlib import Path
 import click
 
 from cfsbuild.build.forecast import FORECAST_VERSION, Forecast, forecast
+from cfsbuild.cli.completing import complete_node, complete_recipe_or_node
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.plan_text import job_lines, state_text
-from cfsbuild.cli.recipes import DEFAULT_RECIPE, plans_of, recipe_argument, recipe_options, request_of
+from cfsbuild.cli.recipes import plans_of, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.cli.verbs import DEFAULT_RECIPE
 
 _PAST = {"ran": "ran", "cached": "was cached", "cut-off": "was cut off: what it reads had not changed"}
 
 
 @click.command("why")
 @common_options("json", "store")
-@recipe_argument
-@click.argument("nodes", metavar="[NODE]...", nargs=-1)
+@click.argument(
+    "recipe",
+    metavar="[RECIPE]",
+    default=DEFAULT_RECIPE,
+    type=click.Path(path_type=Path),
+    shell_complete=complete_recipe_or_node,
+)
+@click.argument("nodes", metavar="[NODE]...", nargs=-1, shell_complete=complete_node)
 @click.option("--image", metavar="NAME", help="Which image of a matrix.")
 @recipe_options
 @pass_settings

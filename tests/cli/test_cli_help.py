@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,16 +44,67 @@ def environment():
 def test_bash_completes_verbs_options_values_and_images(lab, run, words, expected):
     lab.image("gateway.cfs")
     run("import", "gateway.cfs", "--name", "gateway-1")
+    assert completed_by_bash(words) == expected
+
+
+def completed_by_bash(words):
     script = (
         'eval "$(cfsbuild completion bash)"; shopt -u nocasematch; compopt() { :; };'
-        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1};"
-        f'_cfsbuild_completion cfsbuild {words[-1]} {words[-2]}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1};"
+        f'_cfsbuild_completion cfsbuild {shlex.join(words[:-3:-1])}; printf "%s\\n" "${{COMPREPLY[@]}}"'
     )
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=True, env=environment()
     )
     assert done.stderr == ""
-    assert [word.strip() for word in done.stdout.split() if word != words[-1]] == expected
+    return [word.strip() for word in done.stdout.split() if word != words[-1]]
+
+
+RECIPE = """
+include = ["base.toml"]
+[profiles.debug.vars]
+[profiles.dev.vars]
+[nodes.motd]
+kind = "not written yet"
+[targets.second]
+"""
+
+
+@needs_program
+@needs_shell("bash")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["why", "m"], ["motd", "mount-here"]),
+        (["why", "motd", ""], ["base", "targets.image", "targets.second"]),
+        (["why", "targets.image", "other.toml", "o"], []),
+        (["why", "other.toml", "o"], ["only"]),
+        (["why", "recipe.toml", "targets.s"], ["targets.second"]),
+        (["build", "--profile", "d"], ["debug", "dev"]),
+        (["build", "-p", "debug", "-p", "d"], ["dev"]),
+        (["check", "other.toml", "-p", ""], []),
+    ],
+)
+def test_bash_completes_names_of_the_recipe(lab, words, expected):
+    Path("recipe.toml").write_text(RECIPE)
+    Path("base.toml").write_text('[nodes.base]\nkind = "unheard of"\n')
+    Path("other.toml").write_text("[nodes.only]\n")
+    Path("mount-here").touch()
+    assert completed_by_bash(["cfsbuild", *words]) == expected
+
+
+@needs_program
+@needs_shell("bash")
+@pytest.mark.parametrize(
+    "text", ["[nodes.motd\n", "include = 5\n[nodes.motd]\n", "nodes = 5\nprofiles = []\n", None]
+)
+def test_nothing_is_completed_from_what_is_no_recipe(lab, text):
+    if text is None:
+        os.mkfifo("recipe.toml")
+    else:
+        Path("recipe.toml").write_text(text)
+    assert completed_by_bash(["cfsbuild", "why", "recipe.toml", "m"]) == []
+    assert completed_by_bash(["cfsbuild", "build", "-p", "m"]) == []
 
 
 @needs_program
