@@ -2,7 +2,8 @@
 
 - start and end: `main`, `signals`, `streams`, `funnel` (every error ends here), `errors_text`;
 - click: `group` (the root), `lazy`, `settings` (global options), `config` (files), `completion`;
-- arguments: `completing`, `recipes`, `images`, `stores`, `lookup` and `contents` (inside an image), `accounts`, `mounting`;
+- arguments: `recipes`, `images`, `stores`, `lookup` and `contents` (inside an image), `accounts`, `mounting`,
+  `completing`;
 - what people see: `output`, `output_file`, `render`, `listeners`, `progress`, `plan_text`, `changes`,
   `store_text`, `graph_text`, `graph_svg`, `graph_layout`; `facts` is for `diff` and `explain`, `checks` for
   `doctor`, `tar_writer` for `export`; `reference` renews docs/cli.md;
