@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cfsbuild.build.execute import execute
 from cfsbuild.build.pipeline import Options, build, load_plans
 from cfsbuild.build.result import BuildResult
+from cfsbuild.build.stored_images import check_stored_images, lend_stored_images
 from cfsbuild.errors import NotReproducibleError
 from cfsbuild.events import Listener, Note, ignore
 from cfsbuild.fsverity.algorithm import Algorithm
@@ -35,7 +36,9 @@ def check_reproducible(
     Raises `NotReproducibleError` that names the jobs and paths that differ between any two of the three.
     The second build runs as many jobs at once as `options` say, the first one by one.
     """
-    fresh = [_check_one(plan, options, listener) for plan in load_plans(request, environ=environ)]
+    plans = load_plans(request, environ=environ)
+    check_stored_images(plans, request)
+    fresh = [_check_one(plan, request, options, listener) for plan in plans]
     usual = build(request, options, environ=environ, listener=listener)
     for clean, remembered in zip(fresh, usual, strict=True):
         if clean.digest != remembered.digest:
@@ -48,12 +51,13 @@ def check_reproducible(
     return usual
 
 
-def _check_one(plan: Plan, options: Options, listener: Listener) -> BuildResult:
+def _check_one(plan: Plan, request: Request, options: Options, listener: Listener) -> BuildResult:
     """Build `plan` twice from nothing and compare; return the second result."""
     algorithm = Algorithm(plan.recipe.algorithm)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-check-") as scratch:
         first_path, second_path = Path(scratch, "first"), Path(scratch, "second")
         with Store.init(first_path, algorithm) as one, Store.init(second_path, algorithm) as two:
+            lend_stored_images(plan, request, (one, two))
             listener(Note(text=f"{plan.recipe.image_name}: first build from nothing"))
             first = _build(plan, one, Path(scratch, "first-out"), 1, listener)
             listener(Note(text=f"{plan.recipe.image_name}: second build from nothing"))

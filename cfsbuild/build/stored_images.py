@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ from cfsbuild.errors import Problem, UsageError
 if TYPE_CHECKING:
     from cfsbuild.build.memo import Request
     from cfsbuild.recipe.model import NodeSpec
+    from cfsbuild.store.images import ImageRef
+    from cfsbuild.store.store import Store
 
 
 def stored_images(plans: Sequence[Plan]) -> list[str]:
@@ -38,6 +42,40 @@ def check_stored_images(plans: Sequence[Plan], request: Request) -> None:
         raise collect(problems)
 
 
+def lend_stored_images(plan: Plan, request: Request, stores: Sequence[Store]) -> None:
+    """Copy the stored images that `plan` takes in, with their contents, to `stores`."""
+    names = stored_images([plan])
+    if not names:
+        return
+    with _open(request) as source:
+        for name, store in itertools.product(names, stores):
+            image = source.image(name)
+            if image is not None:
+                _copy(source, image, store)
+
+
+def _copy(source: Store, image: ImageRef, target: Store) -> None:
+    from cfsbuild.store.contents import image_objects  # noqa: PLC0415 (few recipes take in a stored image)
+    from cfsbuild.store.durability import Durability  # noqa: PLC0415
+
+    objects = list(image_objects(source, image.digest))
+    with target.transaction(durability=Durability.NONE) as transaction:
+        for digest in objects:
+            with os.fdopen(source.open_object(digest), "rb") as file:
+                transaction.add_fd(file.fileno())
+        transaction.put_image(source.read_object(image.digest), objects)
+        if image.name:
+            transaction.set_ref(image.name, image.digest)
+        transaction.commit()
+
+
+def _open(request: Request) -> Store:
+    from cfsbuild.store.store import Store  # noqa: PLC0415 (few recipes take in a stored image)
+
+    trusted, shared = request.trusted_uids, request.shared_store
+    return Store.open(Path(request.store), read_only=True, trusted_uids=trusted, shared=shared)
+
+
 def _nodes(plan: Plan) -> Iterator[NodeSpec]:
     for job in plan.jobs.values():
         if job.role == NODE and job.kind == "image" and not job.nested:
@@ -45,14 +83,10 @@ def _nodes(plan: Plan) -> Iterator[NodeSpec]:
 
 
 def _missing(wanted: Sequence[NodeSpec], request: Request) -> Iterator[Problem]:
-    from cfsbuild.store.store import Store  # noqa: PLC0415 (few recipes take in a stored image)
-
-    path = Path(request.store)
-    if not (path / "meta.json").exists():
+    if not Path(request.store, "meta.json").exists():
         yield from (_problem(spec, request.store, ()) for spec in wanted)
         return
-    trusted, shared = request.trusted_uids, request.shared_store
-    with Store.open(path, read_only=True, trusted_uids=trusted, shared=shared) as store:
+    with _open(request) as store:
         for spec in wanted:
             try:
                 found = store.image(spec.params.image)

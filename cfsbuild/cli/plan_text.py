@@ -8,6 +8,7 @@ from cfsbuild.build.forecast import FAILED, FORECAST_VERSION, PENDING, RUN, UP_T
 from cfsbuild.build.memo import Request
 from cfsbuild.build.pipeline import load_plans
 from cfsbuild.build.reasons import sentence
+from cfsbuild.build.stored_images import check_stored_images
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.render import paint
 from cfsbuild.cli.settings import Settings
@@ -35,7 +36,9 @@ def job_lines(forecasts: list[Forecast], *, color: bool) -> list[str]:
 def show_plan(settings: Settings, request: Request, *, force: bool) -> int:
     """Write the state of every job to standard output; return the exit status."""
     documents = []
-    for plan in load_plans(request, environ=os.environ):
+    plans = load_plans(request, environ=os.environ)
+    check_stored_images(plans, request)
+    for plan in plans:
         found = forecast(plan, request, force=None if force else ())
         documents.append({"image": plan.recipe.image_name, "jobs": found})
         if not settings.json:

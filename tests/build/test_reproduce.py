@@ -25,6 +25,24 @@ def test_a_reproducible_recipe_gives_its_image_and_leaves_no_scratch(project, tm
     assert list(scratch.iterdir()) == []
 
 
+def test_a_recipe_that_takes_in_a_stored_image_with_its_contents_is_checked_too(project):
+    project.edit(
+        'content = "edge\\n"',
+        'content = "edge\\n"\n[nodes.pw]\nkind = "file"\ntarget = "/etc/passwd"\n'
+        'content = "root:x:0:0:root of the image, who has a long name:/root:/bin/sh\\n"\nreplaces = []',
+    )
+    project.edit('needs = ["etc"]', 'needs = ["etc", "pw"]')
+    base = project.build()
+    project.recipe = project.root / "outer.toml"
+    for name in ("demo-1", base.digest):
+        project.recipe.write_text(
+            f'[image]\nname = "outer"\n[nodes.base]\nkind = "image"\nimage = "{name}"\n'
+            '[nodes.users]\nkind = "accounts"\nneeds = ["base"]\nusers = [{ name = "web", uid = 7, home = "/" }]\n'
+        )
+        (result,) = check(project)
+        assert result.digest == project.build().digest
+
+
 def test_a_node_that_gives_something_else_each_time_is_named_with_the_path(project, monkeypatch):
     count = itertools.count(1)
     real = NODE_KINDS["file"]

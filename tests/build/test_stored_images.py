@@ -63,12 +63,13 @@ def test_an_image_that_an_earlier_combination_gives_need_not_be_there_yet(projec
         assert {"m-1", "m-2"} < store.refs().keys()
 
 
-def test_check_tells_what_the_build_would(project, capsys):
+@pytest.mark.parametrize("verb", [["check"], ["build", "-n"]])
+def test_check_and_a_dry_run_tell_what_the_build_would(project, capsys, verb):
     project.build()
     outer(project, "a", "demo-2", "demo-1")
-    assert main(["--store", str(project.root / "store"), "check", str(project.recipe)]) == 2
+    assert main(["--store", str(project.root / "store"), *verb, str(project.recipe)]) == 2
     err = capsys.readouterr().err
     assert "outer.toml:5: error: a: there is no image 'demo-2' in the store" in err
     assert "hint: did you mean `demo-1`?" in err
     outer(project, "a", "demo-1", "demo-1")
-    assert main(["--store", str(project.root / "store"), "check", str(project.recipe)]) == 0
+    assert main(["--store", str(project.root / "store"), *verb, str(project.recipe)]) == 0
