@@ -28,11 +28,11 @@ def unlabelled(plan: Plan, target: Job, merged: Merged) -> Iterator[Note]:
         if (node := node_of(path)) not in seen and all(name != XATTR for name, _ in inode.xattrs)
     )
     if found:
-        paths = "1 path" if found.total() == 1 else f"{found.total()} paths"
         nodes = ", ".join(name for name in target.layers if name in found)
+        lack = f"1 path of {nodes} has" if found.total() == 1 else f"{found.total()} paths of {nodes} have"
         needs = f"{labelling[0].name} does not need" if len(labelling) == 1 else "no node that labels needs"
         yield Note(
-            text=f"{paths} of {nodes} without SELinux label: {needs} {'it' if len(found) == 1 else 'them'}",
+            text=f"{lack} no SELinux label: {needs} {'it' if len(found) == 1 else 'them'}",
             job=labelling[0].name,
             origin=str(plan.node(labelling[0]).origin_of("needs") or ""),
         )

@@ -25,15 +25,15 @@ def complete_image(
 ) -> list[CompletionItem]:
     """Return references of the store that begin with `incomplete`, and files."""
     del parameter
-    return _with_files(_references(context), incomplete)
+    return _with_files(context, _references(context), incomplete)
 
 
 def complete_recipe_or_node(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return files, and the jobs of the default recipe: for a first argument that may be either."""
-    del context, parameter
-    return _with_files(_jobs(Path(DEFAULT_RECIPE)), incomplete)
+    del parameter
+    return _with_files(context, _jobs(_directory(context) / DEFAULT_RECIPE), incomplete)
 
 
 def complete_node(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -60,7 +60,7 @@ def _not_given(
     return [name for name in names if name.startswith(incomplete) and name not in given]
 
 
-def _with_files(names: list[str], incomplete: str) -> list[CompletionItem]:
+def _with_files(context: click.Context, names: list[str], incomplete: str) -> list[CompletionItem]:
     """Return `names` and files that begin with `incomplete`.
 
     A shell that is told to take files forgets everything else, so files beside names are named here.
@@ -70,7 +70,7 @@ def _with_files(names: list[str], incomplete: str) -> list[CompletionItem]:
     found = [name for name in names if name.startswith(incomplete)]
     if not found:
         return [CompletionItem(incomplete, type="file")]
-    beside = () if "/" in incomplete else Path().iterdir()
+    beside = () if "/" in incomplete else _directory(context).iterdir()
     files = (path.name for path in beside if path.name.startswith(incomplete))
     return [CompletionItem(name) for name in sorted({*found, *files})]
 
@@ -90,8 +90,17 @@ def _recipe(context: click.Context) -> Path:
 
     While an option waits for its value, click has not told arguments apart yet: they are all in `args`.
     """
+    here = _directory(context)
     given = (*context.args, context.params.get("recipe") or DEFAULT_RECIPE)
-    return next((path for path in map(Path, given) if path.is_file()), Path(DEFAULT_RECIPE))
+    with contextlib.suppress(OSError):
+        return next((here / path for path in given if (here / path).is_file()), here / DEFAULT_RECIPE)
+    return here / DEFAULT_RECIPE
+
+
+def _directory(context: click.Context) -> Path:
+    """Return where -C points: while completing, nobody has gone there."""
+    given = context.obj.directory if isinstance(context.obj, Settings) else None
+    return given or Path()
 
 
 def _jobs(recipe: Path) -> list[str]:

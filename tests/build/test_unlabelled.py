@@ -21,7 +21,7 @@ def notes(project, needs, more="", policy="/.* u:r:any\n/data <<none>>\n"):
 
 def test_paths_of_nodes_that_no_labelling_node_needs_are_told_at_its_needs(project):
     line = project.recipe.read_text().count("\n") + 4
-    text = "2 paths of hostname, data without SELinux label: labels does not need them"
+    text = "2 paths of hostname, data have no SELinux label: labels does not need them"
     assert notes(project, '["users"]') == [("labels", text, f"{project.recipe}:{line}")]
 
 
@@ -32,7 +32,7 @@ def test_nothing_is_told_when_all_was_given_to_a_labelling_node(project, policy)
 
 def test_several_labelling_nodes_count_together(project):
     more = LABELS.replace("labels", "others").format(needs='["data"]')
-    text = "1 path of hostname without SELinux label: no node that labels needs it"
+    text = "1 path of hostname has no SELinux label: no node that labels needs it"
     assert [found[1] for found in notes(project, '["users"]', more)] == [text]
 
 
@@ -43,7 +43,7 @@ def test_a_node_that_brings_its_own_label_is_not_told(project):
     before = project.recipe.read_text()
     assert notes(project, needs, labelled) == []
     project.write(before)
-    text = "1 path of late without SELinux label: labels does not need it"
+    text = "1 path of late has no SELinux label: labels does not need it"
     assert [found[1] for found in notes(project, needs, more.format(""))] == [text]
 
 

@@ -95,6 +95,16 @@ def test_bash_completes_names_of_the_recipe(lab, words, expected):
 
 @needs_program
 @needs_shell("bash")
+def test_bash_completes_from_the_recipe_where_c_points(lab):
+    Path("sub").mkdir()
+    Path("sub/recipe.toml").write_text("[nodes.motd]\n[nodes.issue]\n")
+    Path("sub/mount-here").touch()
+    assert completed_by_bash(["cfsbuild", "-C", "sub", "why", "m"]) == ["motd", "mount-here"]
+    assert completed_by_bash(["cfsbuild", "-C", "sub", "why", "motd", "i"]) == ["issue"]
+
+
+@needs_program
+@needs_shell("bash")
 @pytest.mark.parametrize(
     "text", ["[nodes.motd\n", "include = 5\n[nodes.motd]\n", "nodes = 5\nprofiles = []\n", None]
 )
