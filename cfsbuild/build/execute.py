@@ -37,6 +37,7 @@ from cfsbuild.store.durability import Durability
 from cfsbuild.store.meta import check_algorithm
 from cfsbuild.targets.kind import TargetKind, TargetOutput
 from cfsbuild.tree.cycles import cycle_collector_paused
+from cfsbuild.tree.memory import map_large_blocks
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
@@ -73,6 +74,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     KeyboardInterrupt discards what is not.
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
+    map_large_blocks()
     began = time.monotonic()
     path = state_path(store.state_path, plan.recipe.path, plan.recipe.image_name, output)
     with store.transaction(durability=durability) as transaction:

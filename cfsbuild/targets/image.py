@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -12,6 +13,9 @@ from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
 from cfsbuild.tree.layer import Tree
 from cfsbuild.tree.patching import replace_each
 from cfsbuild.tree.paths import ROOT
+
+if TYPE_CHECKING:
+    from cfsbuild.tree.dump import DumpEntry
 
 
 class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,16 +39,20 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
     recipe = context.recipe
     name = recipe.image_name
     tree = context.source.tree
-    entries = list(to_dump(tree, epoch=recipe.epoch))
+    entries: Iterable[DumpEntry] = to_dump(tree, epoch=recipe.epoch)
+    lines = BytesIO()
+    if params.dump:
+        from cfsbuild.tree.dump import formatting  # noqa: PLC0415
+
+        entries = formatting(entries, lines.write)
     image = write_image(entries, format=recipe.format, algorithm=context.algorithm)
     raw = context.sink.put_image(image, {inode.digest for inode in tree.entries.values() if inode.digest})
+    del image
     context.sink.set_ref(name, raw)
     digest = raw.hex()
     files = [OutFile(name=f"{name}.cfs", image=digest)]
     if params.dump:
-        from cfsbuild.tree.dump import format_entries  # noqa: PLC0415
-
-        files.append(OutFile(name=f"{name}.dump", data=format_entries(entries)))
+        files.append(OutFile(name=f"{name}.dump", data=lines.getvalue()))
     if params.manifest:
         from cfsbuild.targets.manifest import encode_manifest, make_manifest  # noqa: PLC0415
 

@@ -11,8 +11,8 @@ from cfsbuild import limits
 from cfsbuild.errors import InputError
 from cfsbuild.tree.dump import (
     DumpEntry,
-    format_entries,
     format_entry,
+    formatting,
     line_parser,
     parse_dump,
     parse_dump_bytes,
@@ -264,4 +264,6 @@ def test_many_entries_are_written_as_each_alone(names, payload):
         )
         for n, name in enumerate(names)
     ]
-    assert format_entries(entries) == b"".join(format_entry(entry) + b"\n" for entry in entries)
+    written: list[bytes] = []
+    assert list(formatting(iter(entries), written.append)) == entries
+    assert b"".join(written) == b"".join(format_entry(entry) + b"\n" for entry in entries)
