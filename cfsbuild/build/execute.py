@@ -18,7 +18,7 @@ from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, Job
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
 from cfsbuild.build.target_job import run_target, run_tree
-from cfsbuild.build.workers import Workers
+from cfsbuild.build.workers import Completion, Workers
 from cfsbuild.errors import CfsError
 from cfsbuild.events import (
     BuildStarted,
@@ -132,17 +132,19 @@ class _Run:
     def _schedule(self) -> None:
         self._submit_ready()
         while self._running:
-            completion = self._workers.next()
-            self._running -= 1
-            job = self._build.plan.jobs[completion.token]
-            if completion.error is None:
-                self._finished(job, completion.value)
-            elif isinstance(completion.error, CfsError):
-                self._failed(job, completion.error)
-            else:
-                raise completion.error
+            self._settle(self._workers.next())
             if self._keep_going or not self._errors:
                 self._submit_ready()
+
+    def _settle(self, completion: Completion) -> None:
+        self._running -= 1
+        job = self._build.plan.jobs[completion.token]
+        if completion.error is None:
+            self._finished(job, completion.value)
+        elif isinstance(completion.error, CfsError):
+            self._failed(job, completion.error)
+        else:
+            raise completion.error
 
     def raise_failures(self) -> None:
         """Raise what jobs raised, if any did."""
@@ -166,6 +168,7 @@ class _Run:
     def _finished(self, job: Job, value: tuple[Done, TargetOutput | None]) -> None:
         done, output = value
         self._build.done[job.name] = done
+        self._build.forget()
         if output is not None:
             self._outputs[job.name] = output
         self._build.listener(_event(job, done))

@@ -17,6 +17,7 @@ from cfsbuild.build.state import LastRun
 from cfsbuild.build.target_patch import patched_output
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
+from cfsbuild.tree.memory import give_back
 
 
 def run_tree(build: BuildContext, job: Job) -> Done:
@@ -123,6 +124,8 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
 
 def _emit(build: BuildContext, job: Job) -> TargetOutput:
     merged = build.trees.merged(job.layers, build.outputs(job.layers))
+    build.forget()
+    give_back()
     context = TargetContext(
         recipe=build.plan.recipes[job.recipe],
         source=TreeSource(tree=merged.tree, node_of=merged.provenance.node_of),

@@ -14,3 +14,10 @@ def map_large_blocks() -> None:
     native = extension("cfsbuild.tree._scan")
     if native is not None:
         native.map_large()
+
+
+def give_back() -> None:
+    """Give back what was freed in pieces: after much of it, and before much else is needed."""
+    native = extension("cfsbuild.tree._scan")
+    if native is not None:
+        native.trim()
