@@ -13,13 +13,23 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from cfsbuild.errors import BuildError
 from cfsbuild.fsverity import merkle, plain
 from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
 
 _BATCH = struct.Struct("<I")
-_RECORD = struct.Struct("<iq64s")
-"""errno (0: done, -1: not done yet), size, digest."""
+_RECORD = struct.Struct("<i64sqQQIqqq")
+"""errno (0: done, -1: not done yet), digest, bytes read, stamp."""
+
+Stamp = tuple[int, int, int, int, int, int]
+"""st_dev, st_ino, st_mode, st_size, st_mtime_ns, st_ctime_ns."""
+
+Digested = tuple[bytes, int, Stamp]
+"""Raw digest, bytes read, and the file's stamp once all was read."""
+
+_NOTHING = (b"", 0, 0, 0, 0, 0, 0, 0)
+
+_POOL_FILES = 512
+"""Fewer files than this do not pay for starting worker processes."""
 
 _MAX_BATCHES = 8192
 """So that every batch number fits into the pipe at once (64 KiB)."""
@@ -40,20 +50,21 @@ class FileHasher:
         self._view = memoryview(bytearray(size))
         self._blocks = [self._view[start : start + BLOCK_SIZE] for start in range(0, size, BLOCK_SIZE)]
 
-    def digest(self, directory_fd: int, name: bytes) -> tuple[bytes, int]:
-        """Return (raw digest, size) of one regular file, as long as it is now. Raises `OSError`."""
+    def digest(self, directory_fd: int, name: bytes) -> Digested:
+        """Take in one regular file, as long as it is now. Raises `OSError`."""
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)  # noqa: TRY301 (closes the descriptor)
             root, size = self._root(fd, status.st_size)
+            after = stamp(os.fstat(fd))
         except OSError as error:
             error.filename = name
             raise
         finally:
             os.close(fd)
-        return self._new(merkle.descriptor(self._algorithm, size, root)).digest(), size
+        return self._new(merkle.descriptor(self._algorithm, size, root)).digest(), size, after
 
     def _root(self, fd: int, size: int) -> tuple[bytes, int]:
         """Return the root hash and the size of what can be read of `size` bytes."""
@@ -89,28 +100,45 @@ class FileHasher:
         )
 
 
+def stamp(status: os.stat_result) -> Stamp:
+    """Return what differs once a file was replaced or written to."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
 def digest_files(
     directory_fd: int, names: Sequence[bytes], algorithm: Algorithm, *, processes: int
-) -> list[tuple[bytes, int]]:
-    """Return (raw digest, size) of each of `names`, in their order. Raises `OSError`."""
+) -> list[Digested]:
+    """Take in the files `names`, in their order. Raises `OSError`."""
+    if processes == 1 or len(names) < _POOL_FILES:
+        hasher = FileHasher(algorithm)
+        return [hasher.digest(directory_fd, name) for name in names]
     batch = max(32, -(-len(names) // _MAX_BATCHES))
     names_fd = os.memfd_create("names")
     results_fd = os.memfd_create("results")
     try:
         _write_all(names_fd, b"\0".join(names))
-        _write_all(results_fd, _RECORD.pack(-1, 0, b"") * len(names))
+        _write_all(results_fd, _RECORD.pack(-1, *_NOTHING) * len(names))
         _run_workers(directory_fd, (names_fd, results_fd), algorithm, (len(names), batch), processes)
         data = os.pread(results_fd, _RECORD.size * len(names), 0)
     finally:
         os.close(names_fd)
         os.close(results_fd)
     results = []
-    for name, (code, size, digest) in zip(names, _RECORD.iter_unpack(data), strict=True):
+    for name, (code, digest, size, *after) in zip(names, _RECORD.iter_unpack(data), strict=True):
         if code < 0:
+            from cfsbuild.errors import BuildError  # noqa: PLC0415 (workers start faster without it)
+
             raise BuildError("a process that computes digests ended before its work was done")
         if code:
             raise OSError(code, os.strerror(code), name)
-        results.append((digest[: algorithm.digest_size], size))
+        results.append((digest[: algorithm.digest_size], size, tuple(after)))
     return results
 
 
@@ -118,13 +146,23 @@ def _run_workers(
     directory_fd: int, files: tuple[int, int], algorithm: Algorithm, shape: tuple[int, int], processes: int
 ) -> None:
     """Start the workers and wait until every batch is done; end them when interrupted."""
-    import subprocess  # noqa: PLC0415 (only when there is much to do)
+    import subprocess  # noqa: PLC0415 (with the next: only when there is much to do, and not in a worker)
+    from pathlib import Path  # noqa: PLC0415
 
     count, batch = shape
     queue, feed = os.pipe()
     fds = (directory_fd, *files, queue)
-    command = [sys.executable, "-m", "cfsbuild.fsverity.pool", algorithm.value, str(batch), *map(str, fds)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Without `site`, which takes longer to look for packages than all else takes to start.
+    command = [
+        sys.executable,
+        "-S",
+        "-m",
+        "cfsbuild.fsverity.pool",
+        algorithm.value,
+        str(batch),
+        *map(str, fds),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
     workers = []
     try:
         _write_all(feed, b"".join(_BATCH.pack(start) for start in range(0, count, batch)))
@@ -161,10 +199,10 @@ def _work(algorithm: Algorithm, batch: int, fds: tuple[int, int, int, int]) -> N
         records = bytearray()
         for name in names[start : start + batch]:
             try:
-                digest, size = digest_file(directory_fd, name)
-                records += _RECORD.pack(0, size, digest)
+                digest, size, after = digest_file(directory_fd, name)
+                records += _RECORD.pack(0, digest, size, *after)
             except OSError as error:
-                records += _RECORD.pack(error.errno or errno.EIO, 0, b"")
+                records += _RECORD.pack(error.errno or errno.EIO, *_NOTHING)
         os.pwrite(results_fd, records, start * _RECORD.size)
 
 

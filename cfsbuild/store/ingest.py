@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from cfsbuild import limits
 from cfsbuild.errors import BuildError, CfsError
 from cfsbuild.events import Listener, Progress, ignore
+from cfsbuild.fsverity import pool
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import forced_kernel
 from cfsbuild.native import extension
@@ -272,7 +273,7 @@ def _changed(work: _Work, number: int) -> BuildError:
 def _add_again(work: _Work, number: int, digest: bytes) -> None:
     """Write an object whose file in the store turned out not to be usable."""
     with work.directory() as directory:
-        found, _ = _add_files(work, directory, [number])[0]
+        found = _read(work, directory, number, _add)
     if found != digest:
         raise _changed(work, number)
 
@@ -287,60 +288,59 @@ def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
     with work.directory() as directory:
         for start in range(0, len(large), step):
             batch = large[start : start + step]
-            for number, (digest, _) in zip(batch, _add_files(work, directory, batch), strict=True):
-                values[number] = digest
+            if work.hash_only is None:
+                values.update((number, _read(work, directory, number, _add)) for number in batch)
+            else:
+                values.update(_hashed(work, directory, batch))
             work.listener(Progress(job=work.job, unit="files", done=start + len(batch), total=len(large)))
         for number in todo:
             if number not in values:
-                values[number] = _content(work, directory, number)
-        for number in todo:
-            _compare(work, directory, number)
+                values[number] = _read(work, directory, number, _content)
     return [values[number] for number in todo]
 
 
-def _add_files(work: _Work, directory: int, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
+def _hashed(work: _Work, directory: int, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbers and digests of files that go nowhere."""
     names = [work.name(number) for number in numbers]
+    processes = min(work.threads, os.cpu_count() or 1)
     try:
-        if work.hash_only is not None:
-            return work.hash_only.add_files(directory, names, min(work.threads, os.cpu_count() or 1))
-        return [_add_file(work.sink, directory, name) for name in names]
+        found = pool.digest_files(directory, names, work.sink.algorithm, processes=processes)
     except OSError as error:
         raise explain(work.scan.root, error) from error
+    for number, (digest, _, now) in zip(numbers, found, strict=True):
+        _compare(work, number, now)
+        yield number, digest
 
 
-def _add_file(sink: FileSink, directory: int, name: bytes) -> tuple[bytes, int]:
-    fd = open_file(name, dir_fd=directory)
-    try:
-        return sink.add_fd(fd)
-    finally:
-        os.close(fd)
-
-
-def _content(work: _Work, directory: int, number: int) -> bytes:
-    """Return a small file's content."""
+def _read(work: _Work, directory: int, number: int, take: Callable[[_Work, int], bytes]) -> bytes:
+    """Return what `take` makes of a file that did not change meanwhile."""
     name = work.name(number)
     try:
         fd = open_file(name, dir_fd=directory)
         try:
-            data = os.read(fd, limits.INLINE_BYTES + 1)
+            value = take(work, fd)
+            now = pool.stamp(os.fstat(fd))
         finally:
             os.close(fd)
     except OSError as error:
         error.filename = name
         raise explain(work.scan.root, error) from error
-    if len(data) != work.scan.size[number]:
-        raise _changed(work, number)
-    return data
+    _compare(work, number, now)
+    return value
 
 
-def _compare(work: _Work, directory: int, number: int) -> None:
+def _add(work: _Work, fd: int) -> bytes:
+    return work.sink.add_fd(fd)[0]
+
+
+def _content(_work: _Work, fd: int) -> bytes:
+    return os.read(fd, limits.INLINE_BYTES + 1)
+
+
+def _compare(work: _Work, number: int, now: pool.Stamp) -> None:
     """Raise `BuildError` if a file is no longer what it was when it was scanned."""
     scan = work.scan
-    try:
-        now = os.stat(work.name(number), dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        raise _changed(work, number) from None
-    if (now.st_dev, now.st_ino, now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+    if now != (
         scan.dev[number],
         scan.ino[number],
         scan.mode[number],
