@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
@@ -115,12 +115,7 @@ def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
     store cannot be written.
     """
     work = _Work(scan, sink, threads, listener, job)
-    sizes, modes = scan.size, scan.mode
-    wanted = [
-        number
-        for number in (range(len(scan)) if numbers is None else numbers)
-        if sizes[number] and stat.S_ISREG(modes[number])
-    ]
+    wanted = _wanted(scan, range(len(scan)) if numbers is None else numbers)
     known: Values = cache.load(scan, sink.algorithm) if cache else [None] * len(scan)
     absent = _absent(work, known, wanted)
     values: Values = [None] * len(scan)
@@ -136,6 +131,41 @@ def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
         if cache:
             cache.save(scan, sink.algorithm, _overlaid(known, values))
     return values
+
+
+def ingest_in_order(scan: Scan, *, algorithm: Algorithm, threads: int = 0) -> Iterator[bytes | None]:
+    """Return what `ingest_tree` returns for a sink that only hashes, element by element.
+
+    Without the extension module, an element is there before the files behind it are read: what the caller
+    makes of it costs no time while worker processes hash. Raises the same, then or later.
+    """
+    sink = HashOnly(algorithm)
+    if extension("cfsbuild.store._ingest") is not None:
+        return iter(ingest_tree(scan, sink, threads=threads))
+    return _in_order(_Work(scan, sink, threads, ignore, ""))
+
+
+def _in_order(work: _Work) -> Iterator[bytes | None]:
+    todo, links = _without_links(work.scan, _wanted(work.scan, range(len(work.scan))))
+    originals = dict(links)
+    found = dict.fromkeys(originals.values(), b"")
+    values = zip(todo, _plain(work, todo), strict=True)
+    waiting = next(values, None)
+    for number in range(len(work.scan)):
+        if waiting and waiting[0] == number:
+            value = waiting[1]
+            if number in found:
+                found[number] = value
+            yield value
+            waiting = next(values, None)
+        else:
+            yield found[originals[number]] if number in originals else None
+
+
+def _wanted(scan: Scan, numbers: Iterable[int]) -> list[int]:
+    """Return the numbers of the regular files that are not empty."""
+    sizes, modes = scan.size, scan.mode
+    return [number for number in numbers if sizes[number] and stat.S_ISREG(modes[number])]
 
 
 def _overlaid(known: Values, values: Values) -> Values:
@@ -175,27 +205,32 @@ def absent(sink: FileSink, digests: Mapping[bytes, int]) -> set[bytes]:
 
 
 def _read_missing(work: _Work, missing: Sequence[int], values: Values) -> None:
-    """Fill in `values` for the files with the numbers `missing`; of several names of a file, one is read."""
+    """Fill in `values` for the files with the numbers `missing`."""
+    todo, links = _without_links(work.scan, missing)
+    native = (
+        extension("cfsbuild.store._ingest")
+        if work.hash_only is not None or work.staging is not None
+        else None
+    )
+    found: Iterable[bytes] = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
+    for number, value in zip(todo, found, strict=True):
+        values[number] = value
+    for number, original in links:
+        values[number] = values[original]
+
+
+def _without_links(scan: Scan, numbers: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the numbers of the first names of files, and the others with the first of each."""
     first: dict[tuple[int, int], int] = {}
-    scan = work.scan
     todo, links = [], []
-    for number in missing:
+    for number in numbers:
         if scan.nlink[number] > 1:
             original = first.setdefault((scan.dev[number], scan.ino[number]), number)
             if original != number:
                 links.append((number, original))
                 continue
         todo.append(number)
-    native = (
-        extension("cfsbuild.store._ingest")
-        if work.hash_only is not None or work.staging is not None
-        else None
-    )
-    found = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
-    for number, value in zip(todo, found, strict=True):
-        values[number] = value
-    for number, original in links:
-        values[number] = values[original]
+    return todo, links
 
 
 def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list[bytes]:
@@ -278,38 +313,34 @@ def _add_again(work: _Work, number: int, digest: bytes) -> None:
         raise _changed(work, number)
 
 
-def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
-    """Read files without the extension module."""
+def _plain(work: _Work, todo: Sequence[int]) -> Iterator[bytes]:
+    """Read files without the extension module; yield each value as soon as it is its turn."""
     sizes = work.scan.size
-    large = [number for number in todo if sizes[number] > limits.INLINE_BYTES]
-    values: dict[int, bytes] = {}
-    # To a sink that only hashes all files go at once, since that starts worker processes.
-    step = _PLAIN_BATCH if work.hash_only is None else max(1, len(large))
-    with work.directory() as directory:
-        for start in range(0, len(large), step):
-            batch = large[start : start + step]
-            if work.hash_only is None:
-                values.update((number, _read(work, directory, number, _add)) for number in batch)
+    total = len(todo)
+    with work.directory() as directory, contextlib.closing(_hashed(work, directory, todo)) as hashed:
+        for done, number in enumerate(todo, 1):
+            if sizes[number] <= limits.INLINE_BYTES:
+                yield _read(work, directory, number, _content)
+            elif work.hash_only is None:
+                yield _read(work, directory, number, _add)
             else:
-                values.update(_hashed(work, directory, batch))
-            work.listener(Progress(job=work.job, unit="files", done=start + len(batch), total=len(large)))
-        for number in todo:
-            if number not in values:
-                values[number] = _read(work, directory, number, _content)
-    return [values[number] for number in todo]
+                yield next(hashed)
+            if done % _PLAIN_BATCH == 0 or done == total:
+                work.listener(Progress(job=work.job, unit="files", done=done, total=total))
 
 
-def _hashed(work: _Work, directory: int, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbers and digests of files that go nowhere."""
+def _hashed(work: _Work, directory: int, todo: Sequence[int]) -> Generator[bytes, None, None]:
+    """Yield the digests of the files that go nowhere: all at once, since that starts worker processes."""
+    numbers = [number for number in todo if work.scan.size[number] > limits.INLINE_BYTES]
     names = [work.name(number) for number in numbers]
     processes = min(work.threads, os.cpu_count() or 1)
+    found = pool.digest_files(directory, names, work.sink.algorithm, processes=processes)
     try:
-        found = pool.digest_files(directory, names, work.sink.algorithm, processes=processes)
+        for number, (digest, _, now) in zip(numbers, found, strict=True):
+            _compare(work, number, now)
+            yield digest
     except OSError as error:
         raise explain(work.scan.root, error) from error
-    for number, (digest, _, now) in zip(numbers, found, strict=True):
-        _compare(work, number, now)
-        yield number, digest
 
 
 def _read(work: _Work, directory: int, number: int, take: Callable[[_Work, int], bytes]) -> bytes:
