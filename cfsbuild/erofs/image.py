@@ -12,9 +12,6 @@ from cfsbuild.erofs.layout import Layout, Listing, groups, place
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry
 
-_DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
-_SIZED = frozenset((stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR))
-
 
 def build(entries: Iterable[DumpEntry], *, formats: tuple[int, int], algorithm: Algorithm) -> bytes:
     """Return the image of the tree that `entries` describe, in a version from the range `formats`."""
@@ -84,9 +81,9 @@ def _inode(node: Node, first_block: int) -> bytes:
         data_layout = fmt.LAYOUT_CHUNKED
         # The chunk format takes the low half of the field that also holds the block number.
         pointer = pointer & 0xFFFF0000 | fmt.chunk_bits(node.size) - fmt.CHUNK_BITS_MIN
-    elif kind in _DEVICES:
+    elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
         pointer = node.rdev
-    size = node.size if kind in _SIZED else 0
+    size = node.size if kind in {stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR} else 0
     icount = (node.xattr_size - 12) // 4 + 1 if node.xattr_size else 0
     i_format = data_layout << 1 | (not node.compact)
     if node.compact:

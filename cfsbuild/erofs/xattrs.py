@@ -6,7 +6,6 @@ Composefs format, "Xattrs": a (name, value) pair that occurs twice or more is st
 from __future__ import annotations
 
 import struct
-from collections import Counter
 
 from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.inodes import Node
@@ -25,10 +24,12 @@ class XattrTable:
     """
 
     def __init__(self, nodes: list[Node]) -> None:
+        counts: dict[Pair, int] = {}
         for node in nodes:
             if len(node.xattrs) > 1:
                 node.xattrs = dict(sorted(node.xattrs.items()))
-        counts = Counter(pair for node in nodes for pair in node.xattrs.items())
+            for pair in node.xattrs.items():
+                counts[pair] = counts.get(pair, 0) + 1
         self.bits: dict[bytes, int] = {}
         self.names: dict[bytes, tuple[int, bytes]] = {}
         for name in {name for name, _ in counts}:
