@@ -7,6 +7,7 @@ from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components
 from cfsbuild.build.outputs import read_back
 from cfsbuild.build.state import LastRun
+from cfsbuild.errors import StoreError, VerificationError
 from cfsbuild.targets.kind import PatchContext, TargetOutput
 from cfsbuild.tree.patching import MOST_CHANGES, Change, path_bytes
 
@@ -29,8 +30,17 @@ def patched_output(
         base=bytes.fromhex(last.output),
         changes=changes,
         written=lambda name: read_back(build.output, files[name]) if name in files else None,
+        image=lambda digest: _image(build, digest),
     )
     return patch(context, build.plan.target(job).params)
+
+
+def _image(build: BuildContext, digest: bytes) -> bytes | None:
+    try:
+        return build.sink.read_object(digest)
+    except (StoreError, VerificationError):
+        # Gone or damaged: the new image is made without it, and `fsck` tells.
+        return None
 
 
 def _changes(

@@ -37,7 +37,7 @@ def _write(layout: Layout, version: int, flags: int) -> bytes:
     for node in layout.nodes:
         if node.padding:
             image += bytes(node.padding)
-        image += _inode(node, first)
+        image += inode_bytes(node, first)
         if node.xattrs:
             image += area(node, base)
         if node.tail:
@@ -73,7 +73,8 @@ def _superblock(layout: Layout) -> bytes:
     )
 
 
-def _inode(node: Node, first_block: int) -> bytes:
+def inode_bytes(node: Node, first_block: int) -> bytes:
+    """Return the fixed part of the inode `node`, whose data blocks begin at the number `first_block`."""
     kind = node.mode & IFMT
     data_layout = fmt.LAYOUT_INLINE if node.tail else fmt.LAYOUT_PLAIN
     pointer = first_block if node.nblocks else 0

@@ -100,8 +100,8 @@ def _escaped(entry: DumpEntry) -> dict[bytes, bytes]:
     return result
 
 
-def _node(entry: DumpEntry, algorithm: Algorithm) -> Node:
-    """Return the node of an entry that is no hard link."""
+def node_of(entry: DumpEntry, algorithm: Algorithm) -> Node:
+    """Return the node of an entry that is no hard link; raises `InputError` if an image cannot hold it."""
     mode, size = entry.mode, entry.size
     node = Node(
         mode,
@@ -196,7 +196,7 @@ class _Assembly:
         self.directories[paths.ROOT] = root
 
     def _node(self, entry: DumpEntry) -> Node:
-        node = _node(entry, self.algorithm)
+        node = node_of(entry, self.algorithm)
         if node.xattrs and not self.flags and not fmt.ACL_NAMES.isdisjoint(node.xattrs):
             self.flags = fmt.FLAG_HAS_ACL
         return node

@@ -6,6 +6,7 @@ Composefs format, "Inode order", "Compact or extended inode", "Data size per typ
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 
 import msgspec
 
@@ -43,14 +44,8 @@ def place(root: Node) -> Layout:
     blocks = 0
     for node in nodes:
         node.xattr_size = table.area_size(node)
-        _measure(node, listings)
-        node.compact = (
-            node.mtime == mtime
-            and node.nlink <= MAX_ID
-            and node.uid <= MAX_ID
-            and node.gid <= MAX_ID
-            and node.size <= 0xFFFFFFFF
-        )
+        measure(node, listings)
+        node.compact = is_compact(node, mtime)
         position = _place_node(node, position)
         blocks += node.nblocks
     if root.nid >= ROOT_NID_MAX:
@@ -64,6 +59,17 @@ def place(root: Node) -> Layout:
         inodes_end=inodes_end,
         data_start=fmt.round_up(inodes_end + len(table.shared), fmt.BLOCK),
         data_blocks=blocks,
+    )
+
+
+def is_compact(node: Node, mtime: tuple[int, int]) -> bool:
+    """Say whether `node` has the short form in an image whose smallest mtime is `mtime`."""
+    return (
+        node.mtime == mtime
+        and node.nlink <= MAX_ID
+        and node.uid <= MAX_ID
+        and node.gid <= MAX_ID
+        and node.size <= 0xFFFFFFFF
     )
 
 
@@ -107,7 +113,7 @@ def group_size(group: Listing) -> int:
     return fmt.DIRENT.size * len(group) + sum([len(name) for name, _ in group])
 
 
-def _measure(node: Node, listings: dict[int, Listing]) -> None:
+def measure(node: Node, listings: Mapping[int, Listing]) -> None:
     """Set how much data follows the inode and how many blocks it has; a directory's size too."""
     kind = node.mode & IFMT
     if kind == stat.S_IFDIR:

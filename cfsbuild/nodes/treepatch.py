@@ -27,6 +27,7 @@ from cfsbuild.store.replacing import replacing
 from cfsbuild.store.shards import Shards, look
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import RACY_NS, Remembered, StatCache, Values
+from cfsbuild.tree import walk
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer
 from cfsbuild.tree.patching import MOST_CHANGES, Change, LayerPatch, patch_layer
@@ -194,12 +195,14 @@ def _changed(before: Scan, scan: Scan) -> list[int] | None:
 
     Directories whose times changed are among them, as their extended attributes may be new.
     """
-    if before.name_bytes != scan.name_bytes or before.parent != scan.parent:
+    if before.name_bytes != scan.name_bytes:
         return None
     newest = before.taken_ns - RACY_NS
     identical = match((before.records, before.name_bytes), scan)
-    numbers = [number for number, same in enumerate(identical) if same < 0]
-    if max(scan.ctime_ns) > newest:
+    numbers = [number for number, same in enumerate(identical) if same != number]
+    if any(identical[number] >= 0 for number in numbers):
+        return None
+    if scan.newest_ns > newest:
         young = (number for number, ctime in enumerate(scan.ctime_ns) if ctime > newest)
         numbers = sorted({*numbers, *young})
     if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
@@ -208,9 +211,12 @@ def _changed(before: Scan, scan: Scan) -> list[int] | None:
 
 
 def _patchable(before: Scan, after: Scan, number: int) -> bool:
-    """Say whether an entry is a directory or a file with one name, and was."""
-    modes = before.mode[number], after.mode[number]
+    """Say whether an entry is a directory or a file with one name, was, and is where it was."""
+    old, new = before.record(number), after.record(number)
+    if old[walk.PARENT] != new[walk.PARENT]:
+        return False
+    modes = old[walk.MODE], new[walk.MODE]
     if stat.S_ISDIR(modes[0]) and stat.S_ISDIR(modes[1]):
         return True
-    links = before.nlink[number], after.nlink[number]
+    links = old[walk.NLINK], new[walk.NLINK]
     return links == (1, 1) and stat.S_ISREG(modes[0]) and stat.S_ISREG(modes[1])

@@ -34,6 +34,7 @@ _WRITING = 1 << 16
 _CHANGED = 1 << 17
 _STAGED = 1
 _PRESENT = 2
+_DAMAGED = 3
 """Of native/ingest.c and batch.h."""
 
 _WAITING_THREADS = 16
@@ -245,15 +246,18 @@ def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list
         sizes = work.scan.size
         staged: set[bytes] = set()
         present: dict[bytes, int] = {}
+        damaged: dict[bytes, int] = {}
         for number, value, state in zip(todo, values, states, strict=True):
             if state == _STAGED:
                 staged.add(value)
             elif state == _PRESENT:
                 present.setdefault(value, number)
+            elif state == _DAMAGED:
+                damaged.setdefault(value, number)
         staging.adopt(staged)
-    for digest, number in present.items():
-        if not staging.known(digest, sizes[number]):
-            _add_again(work, number, digest)
+    damaged |= {digest: at for digest, at in present.items() if not staging.known(digest, sizes[at])}
+    for digest, number in damaged.items():
+        _add_again(work, number, digest)
     return values
 
 

@@ -60,6 +60,8 @@ class Transaction:
         """What keeps a commit away while objects are written: `with transaction.gate.adding():`."""
         self._lock = threading.Lock()
         self._trusted: set[bytes] = set()
+        self._intact: set[bytes] = set()
+        """Those of the trusted objects that were read."""
         self._trash = bool(trash_batches(store.fd))
         self._pending = publish.Pending()
         self._replace: set[bytes] = set()
@@ -103,6 +105,18 @@ class Transaction:
         with self._lock:
             self._replace.add(digest)
         return False
+
+    def _holds(self, digest: bytes, size: int) -> bool:
+        """Say whether an object whose content is at hand need not be written: then theirs is read, once."""
+        if not self.known(digest, size):
+            return False
+        if digest in self._pending.objects or digest in self._intact:
+            return True
+        with self._store.errors("read"):
+            intact = self._store.objects.matches(digest)
+        with self._lock:
+            (self._intact if intact else self._replace).add(digest)
+        return intact
 
     def replace(self, data: bytes) -> bytes:
         """Take `data` in as an object that takes the place of one that is there; return its raw digest."""
@@ -215,6 +229,7 @@ class Transaction:
                 self._pending = pending
                 raise
             self._trusted |= pending.objects
+            self._intact |= pending.objects
 
     def __enter__(self) -> Transaction:
         return self
@@ -234,7 +249,7 @@ class Transaction:
                 ) from failure
 
     def _add(self, digest: bytes, data: bytes) -> None:
-        if not self.known(digest, len(data)):
+        if not self._holds(digest, len(data)):
             self._stage(digest, data)
 
     def _stage(self, digest: bytes, data: bytes) -> None:
@@ -255,7 +270,7 @@ class Transaction:
         try:
             with new_file(self.staging_fd, temporary, sync=self._sync) as target:
                 digest, size = sources.copy(fd, head, target, self.algorithm)
-            if not self.known(digest, size):
+            if not self._holds(digest, size):
                 self._staging.make_shard(digest.hex()[:2])
                 name = layout.object_name(digest)
                 os.rename(temporary, name, src_dir_fd=self.staging_fd, dst_dir_fd=self.staging_fd)

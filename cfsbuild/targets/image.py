@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -12,6 +12,9 @@ from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
 from cfsbuild.tree.layer import Tree
 from cfsbuild.tree.patching import replace_each
 from cfsbuild.tree.paths import ROOT
+
+if TYPE_CHECKING:
+    from cfsbuild.tree.dump import DumpEntry
 
 
 class ImageParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,8 +57,9 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
 
 
 def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
-    """Do what `emit` does with the dump of last time, some lines of it replaced; see `tree.patching`."""
-    from cfsbuild.erofs.writer import write_dump  # noqa: PLC0415 (a cached image is not written)
+    """Do what `emit` does, with the dump and the image of last time, some files in them replaced."""
+    from cfsbuild.erofs.patching import patch_image  # noqa: PLC0415 (a cached image is not written)
+    from cfsbuild.erofs.writer import write_dump  # noqa: PLC0415
 
     recipe = context.recipe
     name = recipe.image_name
@@ -63,14 +67,18 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
     manifest = context.written(f"{name}.manifest.json") if params.manifest else b""
     if dump is None or manifest is None:
         return None
-    lines = [
-        (_line(change.path, change.old, recipe.epoch), _line(change.path, change.new, recipe.epoch))
+    entries = [
+        (_entry(change.path, change.old, recipe.epoch), _entry(change.path, change.new, recipe.epoch))
         for change in context.changes
     ]
-    dump = replace_each(dump, lines, shared=1)
+    dump = replace_each(dump, [(_line(old), _line(new)) for old, new in entries], shared=1)
     if dump is None:
         return None
-    image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
+    image = context.image(context.base)
+    if image is not None:
+        image = patch_image(image, entries, algorithm=context.algorithm)
+    if image is None:
+        image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
     added = {change.new.digest for change in context.changes if change.new.digest}
     gone = {change.old.digest for change in context.changes if change.old.digest} - added
     gone = {digest for digest in gone if digest.hex().encode() not in dump}
@@ -87,15 +95,21 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
     return TargetOutput(digest=raw.hex(), reference=name, files=tuple(files))
 
 
-def _line(path: bytes, inode: Inode, epoch: int) -> bytes:
-    """Return the line of a regular file with one name, between the newlines around it."""
+def _line(entry: DumpEntry) -> bytes:
+    """Return an entry's line between the newlines around it."""
     from cfsbuild.tree.dump import format_entry  # noqa: PLC0415 (as above)
-    from cfsbuild.tree.flavour import to_dump  # noqa: PLC0415
+
+    return b"\n%b\n" % format_entry(entry)
+
+
+def _entry(path: bytes, inode: Inode, epoch: int) -> DumpEntry:
+    """Return the entry of a regular file with one name."""
+    from cfsbuild.tree.flavour import to_dump  # noqa: PLC0415 (as above)
 
     above = [path[:end] for end, byte in enumerate(path) if byte == ord("/") and end]
     entries = dict.fromkeys([ROOT, *above], IMPLICIT_DIRECTORY) | {path: inode}
     *_, entry = to_dump(Tree(entries=entries), epoch=epoch)
-    return b"\n%b\n" % format_entry(entry)
+    return entry
 
 
 def _named(digest: bytes) -> bytes:

@@ -67,7 +67,8 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
     """What `patch` is given besides its parameters.
 
     The tree is the one that gave the output `base` (raw digest), but for `changes`. `written` returns the
-    content of a file that this target put into the output directory, or None if it is not there unchanged.
+    content of a file that this target put into the output directory, or None if it is not there unchanged;
+    `image` returns the verified image with a raw digest, or None if the store has none.
     """
 
     recipe: Recipe
@@ -76,6 +77,7 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
     base: bytes
     changes: tuple[Change, ...]
     written: Callable[[str], bytes | None]
+    image: Callable[[bytes], bytes | None]
 
 
 class TargetKind(msgspec.Struct, frozen=True, kw_only=True):

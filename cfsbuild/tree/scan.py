@@ -47,6 +47,10 @@ class Scan:
         """Return bytes that are equal for two scans exactly when nothing was seen to differ."""
         return self.records + self.name_bytes
 
+    def record(self, number: int) -> tuple[int, ...]:
+        """Return the fields of entry `number`, without making columns of all."""
+        return walk.RECORD.unpack_from(self.records, number * walk.RECORD.size)
+
     def with_parents(self, numbers: Iterable[int]) -> list[int]:
         """Return `numbers` and those of all directories above them, ascending."""
         kept = {0}
@@ -54,7 +58,7 @@ class Scan:
             above = number
             while above not in kept:
                 kept.add(above)
-                above = walk.RECORD.unpack_from(self.records, above * walk.RECORD.size)[walk.PARENT]
+                above = self.record(above)[walk.PARENT]
         return sorted(kept)
 
     def only(self, numbers: Sequence[int]) -> Scan:
@@ -63,7 +67,7 @@ class Scan:
         places: dict[int, int] = {}
         for place, number in enumerate(numbers):
             places[number] = place
-            fields = list(walk.RECORD.unpack_from(self.records, number * walk.RECORD.size))
+            fields = list(self.record(number))
             start = fields[walk.NAME_OFFSET]
             name = self.name_bytes[start : start + fields[walk.NAME_BYTES] + 1]
             fields[walk.PARENT], fields[walk.NAME_OFFSET] = places[fields[walk.PARENT]], len(names)

@@ -10,7 +10,7 @@ import struct
 RECORD = struct.Struct("=QqqqQQIIIIIIHHI")
 """ino, size, mtime_ns, ctime_ns, dev, rdev, mode, uid, gid, nlink, parent, name_offset, name_bytes, depth."""
 
-PARENT, NAME_OFFSET, NAME_BYTES = 10, 11, 12
+MODE, NLINK, PARENT, NAME_OFFSET, NAME_BYTES = 6, 9, 10, 11, 12
 """Positions of fields in an unpacked record."""
 
 IDENTITY_BYTES = 64

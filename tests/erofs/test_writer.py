@@ -266,6 +266,38 @@ def test_reading_lines_natively_accepts_and_makes_the_same(data):
     assert native == pure
 
 
+PIECES = [
+    b"a",
+    b"=",
+    b"\\x41",
+    b"\\xfF",
+    b"\\x00",
+    b"\\n",
+    b"\\\\",
+    b"\\-",
+    b"\\x4",
+    b"\\x4g",
+    b"\\q",
+    b"\\",
+    b"\\x",
+]
+
+
+@needs_native
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=70), st.integers(-1, 1), st.booleans())
+def test_both_readers_understand_escapes_in_content_alike(pieces, off, harmless):
+    if harmless:
+        pieces = [piece for piece in pieces if PIECES.index(piece) < 7]
+    size = max(0, len(pieces) + off)
+    line = b"/f %d 100644 1 0 0 0 0.0 - %b -\n" % (size, b"".join(pieces))
+    lines = [EMPTY, line]
+    native = outcome(lambda: write_dump(lines, format=0))
+    assert native == outcome(lambda: write_image(parse_dump(lines), format=0, native=False))
+    if harmless and pieces and off == 0:
+        assert isinstance(native, bytes)
+
+
 @needs_native
 def test_a_refused_line_is_named_whoever_reads_it(monkeypatch):
     lines = [

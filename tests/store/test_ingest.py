@@ -125,6 +125,29 @@ def test_what_is_in_the_store_is_not_written_again(path_taken, source, store) ->
     assert inodes[0] == inodes[1]
 
 
+@pytest.mark.parametrize("at", [0, -1])
+@pytest.mark.parametrize("name", ["f65", "f4097", f"f{MIB}", f"f{MIB + 1}", f"f{3 * MIB + 5}"])
+def test_a_damaged_object_is_replaced_when_its_content_is_read_again(
+    path_taken, source, store, name, at
+) -> None:
+    with store.transaction() as transaction:
+        ingest_tree(scan(source), transaction)
+        transaction.commit()
+    content = (source / name).read_bytes()
+    digest = digest_bytes(content, store.algorithm)
+    place = store.path / "objects" / digest.hex()[:2] / digest.hex()[2:]
+    damaged = bytearray(content)
+    damaged[at] ^= 1
+    place.chmod(0o644)
+    place.write_bytes(damaged)
+    others = {path: path.stat().st_ino for path in (store.path / "objects").rglob("*") if path != place}
+    with store.transaction() as transaction:
+        ingest_tree(scan(source), transaction)
+        transaction.commit()
+    assert place.read_bytes() == content
+    assert others == {path: path.stat().st_ino for path in others}
+
+
 def test_nothing_is_left_when_the_transaction_is_given_up(path_taken, source, store) -> None:
     with store.transaction() as transaction:
         ingest_tree(scan(source), transaction)

@@ -13,7 +13,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2 };
+enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2, DAMAGED = 3 };
 
 enum { NAME_ROOM = 2 * HASH_MAX + 2 };
 
@@ -62,6 +62,25 @@ static int has(int directory, const char *name, int64_t size)
     struct stat st;
 
     return !fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && st.st_size == size;
+}
+
+/* Says whether the object `name`, which has `size` bytes, holds what `data` or, without it, the file `fd` does. */
+static int holds(const struct ingest *in, const char *name, const uint8_t *data, int fd, uint64_t size)
+{
+    uint8_t theirs[16384], ours[16384];
+    const int object = openat(in->objects, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    uint64_t at = 0;
+
+    while (object >= 0 && at < size) {
+        const ssize_t got = pread(object, theirs, sizeof(theirs), (off_t)at);
+        if (got <= 0 || (uint64_t)got > size - at || (!data && pread(fd, ours, (size_t)got, (off_t)at) != got) ||
+            memcmp(theirs, data ? data + at : ours, (size_t)got))
+            break;
+        at += (uint64_t)got;
+    }
+    if (object >= 0)
+        close(object);
+    return object >= 0 && at == size;
 }
 
 /* Makes a new file read-only and closes it, whatever happened before. Returns 0 or an error. */
@@ -117,7 +136,7 @@ static int keep(void *context, size_t index, const uint8_t *digest, const uint8_
 
     object_name(in, digest, name);
     if (has(in->objects, name, (int64_t)size)) {
-        in->states[index] = PRESENT;
+        in->states[index] = holds(in, name, data, -1, size) ? PRESENT : DAMAGED;
         return 0;
     }
     in->states[index] = STAGED;
@@ -163,13 +182,15 @@ static int settle(void *context, size_t index, int file, const uint8_t *digest)
     int error = fstat(file, &st) ? errno + WRITING : 0;
 
     temporary_name(in, index, temporary);
-    error = seal(in, file, error);
     if (!error && digest) {
         object_name(in, digest, name);
-        in->states[index] = has(in->objects, name, st.st_size) ? PRESENT : STAGED;
-        if (in->states[index] == STAGED)
-            return give_name(in, temporary, name);
+        in->states[index] = STAGED;
+        if (has(in->objects, name, st.st_size))
+            in->states[index] = holds(in, name, NULL, file, (uint64_t)st.st_size) ? PRESENT : DAMAGED;
     }
+    error = seal(in, file, error);
+    if (!error && digest && in->states[index] == STAGED)
+        return give_name(in, temporary, name);
     unlinkat(in->staging, temporary, 0);
     return error;
 }
