@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from cfsbuild.fsverity import merkle, plain
 from cfsbuild.fsverity.algorithm import BLOCK_SIZE, Algorithm
@@ -115,7 +115,7 @@ def stamp(status: os.stat_result) -> Stamp:
 
 def digest_files(
     directory_fd: int, names: Sequence[bytes], algorithm: Algorithm, *, processes: int
-) -> Iterator[Digested]:
+) -> Generator[Digested, None, None]:
     """Take in the files `names`; yield each in its turn, while the rest is worked on. Raises `OSError`."""
     if processes == 1 or len(names) < _POOL_FILES:
         hasher = FileHasher(algorithm)
@@ -128,13 +128,14 @@ def digest_files(
     try:
         _write_all(names_fd, b"\0".join(names))
         fds = (directory_fd, names_fd, results_fd)
-        for start in _run_workers(fds, algorithm, (len(names), batch), processes):
-            part = names[start : start + batch]
-            records = os.pread(results_fd, _RECORD.size * len(part), _RECORD.size * start)
-            for name, (code, digest, size, *after) in zip(part, _RECORD.iter_unpack(records), strict=True):
-                if code:
-                    raise OSError(code, os.strerror(code), name)
-                yield digest[: algorithm.digest_size], size, tuple(after)
+        with contextlib.closing(_run_workers(fds, algorithm, (len(names), batch), processes)) as done:
+            for start in done:
+                part = names[start : start + batch]
+                records = os.pread(results_fd, _RECORD.size * len(part), _RECORD.size * start)
+                for name, (code, digest, size, *now) in zip(part, _RECORD.iter_unpack(records), strict=True):
+                    if code:
+                        raise OSError(code, os.strerror(code), name)
+                    yield digest[: algorithm.digest_size], size, tuple(now)
     finally:
         os.close(names_fd)
         os.close(results_fd)
@@ -142,7 +143,7 @@ def digest_files(
 
 def _run_workers(
     files: tuple[int, int, int], algorithm: Algorithm, shape: tuple[int, int], processes: int
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Start the workers and yield where batches that are done begin, ascending; end them when interrupted."""
     import subprocess  # noqa: PLC0415 (with the next: only when there is much to do, and not in a worker)
     from pathlib import Path  # noqa: PLC0415

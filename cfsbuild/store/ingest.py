@@ -340,9 +340,10 @@ def _hashed(work: _Work, directory: int, todo: Sequence[int]) -> Generator[bytes
     processes = min(work.threads, os.cpu_count() or 1)
     found = pool.digest_files(directory, names, work.sink.algorithm, processes=processes)
     try:
-        for number, (digest, _, now) in zip(numbers, found, strict=True):
-            _compare(work, number, now)
-            yield digest
+        with contextlib.closing(found):
+            for number, (digest, _, now) in zip(numbers, found, strict=True):
+                _compare(work, number, now)
+                yield digest
     except OSError as error:
         raise explain(work.scan.root, error) from error
 
