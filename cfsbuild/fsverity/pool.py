@@ -152,8 +152,9 @@ def _run_workers(
     queue, feed = os.pipe()
     done, finished = os.pipe()
     fds = (*files, queue, finished)
-    # Without `site`, which takes longer to look for packages than all else takes to start.
-    command = [sys.executable, "-S", "-m", "cfsbuild.fsverity.pool", algorithm.value, str(batch)]
+    # Without `site`, which takes longer to look for packages than all else takes to start; and nothing is
+    # imported from the directory that the user happens to be in.
+    command = [sys.executable, "-S", "-P", "-m", "cfsbuild.fsverity.pool", algorithm.value, str(batch)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])}
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, done)
