@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 import weakref
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 PATIENCE = 2.0
 """Seconds that cleaning up may take before a further signal is heeded."""
@@ -41,8 +46,9 @@ class Signals:
     """Raises `Interrupted` or `Terminated` in the main thread while it is installed.
 
     Who is impatient presses Ctrl-C again: that must not stop the cleaning up, unless it takes too long. What
-    the caller's caller chose to ignore (nohup) stays ignored. Code written in C may clear any exception that
-    Python code which it calls raises; one that vanishes before `settle` is called is raised again.
+    the caller's caller chose to ignore (nohup) stays ignored. Code written in C, and the interpreter when it
+    calls back, may clear any exception that Python code which they call raises; one that vanishes before
+    `settle` is called is raised again, and nothing is said of it.
     """
 
     def __init__(self) -> None:
@@ -50,6 +56,7 @@ class Signals:
         self._again = 0
         self._raised: weakref.ref[BaseException] | None = None
         self._previous: dict[int, object] = {}
+        self._tell = sys.unraisablehook
 
     def install(self) -> None:
         """Take over; does nothing outside of the main thread."""
@@ -62,6 +69,7 @@ class Signals:
                 signal.signal(number, self._handle)
         if self._previous:
             self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._handle_again)
+            self._tell, sys.unraisablehook = sys.unraisablehook, self._tell_of_others
 
     def settle(self) -> None:
         """Take note that the exception has arrived where it ends."""
@@ -76,6 +84,7 @@ class Signals:
         while self._previous:
             number, handler = self._previous.popitem()
             signal.signal(number, handler)  # type: ignore[arg-type]
+        sys.unraisablehook = self._tell
 
     def die(self) -> None:
         """Let further signals end the process at once: nothing is left to clean up."""
@@ -104,6 +113,11 @@ class Signals:
 
         self._raised = weakref.ref(error, lost)
         return error
+
+    def _tell_of_others(self, cleared: UnraisableHookArgs, /) -> None:
+        """Tell of an exception that the interpreter cleared, unless it is raised again."""
+        if not issubclass(cleared.exc_type, Interrupted | Terminated):
+            self._tell(cleared)
 
     def _handle_again(self, number: int, frame: FrameType | None) -> None:
         del number

@@ -40,6 +40,41 @@ def test_an_exception_that_somebody_swallows_is_raised_again(signals):
     assert caught.value.status == 143
 
 
+class Ends:
+    """Whatever is raised when this goes is cleared by the interpreter."""
+
+    def __init__(self, act):
+        self._act = act
+
+    def __del__(self):
+        self._act()
+
+
+def cleared():
+    Ends(lambda: signal.raise_signal(signal.SIGHUP))
+    time.sleep(5)
+    return "the signal is lost"
+
+
+def test_one_that_the_interpreter_clears_is_raised_again_and_nothing_is_said_of_it(monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.unraisablehook", lambda cleared: told.append(cleared.exc_type))
+    signals = Signals()
+    signals.install()
+    try:
+        with pytest.raises(Terminated) as caught:
+            cleared()
+        signals.settle()
+        assert caught.value.status == 129
+        assert told == []
+        Ends(lambda: 1 // 0)
+        assert told == [ZeroDivisionError]
+    finally:
+        signals.restore()
+    Ends(lambda: {}[0])
+    assert told == [ZeroDivisionError, KeyError]
+
+
 def test_a_second_signal_does_not_interrupt_the_cleaning_up(signals):
     cleaned = []
     with pytest.raises(Interrupted):
