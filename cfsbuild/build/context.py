@@ -166,6 +166,18 @@ class BuildContext:
                 self._layers[done.output] = found
             return self._layers[done.output]
 
+    def forget(self) -> None:
+        """Let go of the trees and layers that no job to come needs: each may be as large as the image's."""
+        coming = [job for name, job in self.plan.jobs.items() if name not in self.done]
+        nested = [self.plan.jobs[job.nested] for job in coming if job.nested]
+        with self._lock:
+            needed = self.trees.keep({job.layers for job in (*coming, *nested)})
+            for name, done in list(self.done.items()):
+                if name not in needed:
+                    self._layers.pop(done.output, None)
+                    if done.layer is not None:
+                        self.done[name] = msgspec.structs.replace(done, layer=None)
+
     def cached(self, key: str) -> tuple[NodeResult, Layer] | None:
         """Return the result recorded under `key` and its layer, if all that they need is in the store."""
         result = self.store.result(key)

@@ -18,7 +18,7 @@ from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, Job
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
 from cfsbuild.build.target_job import run_target, run_tree
-from cfsbuild.build.workers import Workers
+from cfsbuild.build.workers import Completion, Workers
 from cfsbuild.errors import CfsError
 from cfsbuild.events import (
     BuildStarted,
@@ -37,6 +37,7 @@ from cfsbuild.store.durability import Durability
 from cfsbuild.store.meta import check_algorithm
 from cfsbuild.targets.kind import TargetKind, TargetOutput
 from cfsbuild.tree.cycles import cycle_collector_paused
+from cfsbuild.tree.memory import map_large_blocks
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
@@ -73,6 +74,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     KeyboardInterrupt discards what is not.
     """
     check_algorithm(store.algorithm, Algorithm(plan.recipe.algorithm), str(store.path))
+    map_large_blocks()
     began = time.monotonic()
     path = state_path(store.state_path, plan.recipe.path, plan.recipe.image_name, output)
     with store.transaction(durability=durability) as transaction:
@@ -130,17 +132,19 @@ class _Run:
     def _schedule(self) -> None:
         self._submit_ready()
         while self._running:
-            completion = self._workers.next()
-            self._running -= 1
-            job = self._build.plan.jobs[completion.token]
-            if completion.error is None:
-                self._finished(job, completion.value)
-            elif isinstance(completion.error, CfsError):
-                self._failed(job, completion.error)
-            else:
-                raise completion.error
+            self._settle(self._workers.next())
             if self._keep_going or not self._errors:
                 self._submit_ready()
+
+    def _settle(self, completion: Completion) -> None:
+        self._running -= 1
+        job = self._build.plan.jobs[completion.token]
+        if completion.error is None:
+            self._finished(job, completion.value)
+        elif isinstance(completion.error, CfsError):
+            self._failed(job, completion.error)
+        else:
+            raise completion.error
 
     def raise_failures(self) -> None:
         """Raise what jobs raised, if any did."""
@@ -164,6 +168,7 @@ class _Run:
     def _finished(self, job: Job, value: tuple[Done, TargetOutput | None]) -> None:
         done, output = value
         self._build.done[job.name] = done
+        self._build.forget()
         if output is not None:
             self._outputs[job.name] = output
         self._build.listener(_event(job, done))

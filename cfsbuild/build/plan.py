@@ -6,7 +6,7 @@ recipe declares them (included files first). It does not depend on names, so ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,24 +114,28 @@ class _Planner:
 
     def _ordered(self, recipe: Recipe) -> list[str]:
         """Return the names of `recipe`'s nodes in merge order; without those that are part of a cycle."""
-        import networkx as nx  # noqa: PLC0415 (a remembered plan is run without it)
+        position: dict[str, int] = {}
+        for spec in recipe.nodes.values():
+            if spec.kind in self._node_kinds:
+                position[spec.name] = len(position)
+            else:
+                self.problems.append(Problem(f"unknown node kind {spec.kind!r}", origin=spec.origin))
+        edges = [edge for spec in recipe.nodes.values() for edge in self._edges(spec, recipe, position)]
+        if all(position[need] < position[name] for need, name in edges):
+            return list(position)
+        import networkx as nx  # noqa: PLC0415 (large, and nodes mostly stand after those that they need)
 
         graph: nx.DiGraph[str] = nx.DiGraph()
-        for spec in recipe.nodes.values():
-            if spec.kind not in self._node_kinds:
-                self.problems.append(Problem(f"unknown node kind {spec.kind!r}", origin=spec.origin))
-                continue
-            graph.add_node(spec.name)
-        for spec in recipe.nodes.values():
-            self._add_needs(graph, spec, recipe)
+        graph.add_nodes_from(position)
+        graph.add_edges_from(edges)
         cycles = [group for group in nx.strongly_connected_components(graph) if _is_cycle(graph, group)]
         for group in cycles:
             self._report_cycle(graph.subgraph(group), recipe)
             graph.remove_nodes_from(group)
-        position = {name: index for index, name in enumerate(recipe.nodes)}
         return list(nx.lexicographical_topological_sort(graph, key=position.__getitem__))
 
-    def _add_needs(self, graph: nx.DiGraph[str], spec: NodeSpec, recipe: Recipe) -> None:
+    def _edges(self, spec: NodeSpec, recipe: Recipe, known: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield (what is needed, who needs it) for the needs of `spec`."""
         for index, need in enumerate(spec.needs):
             if need not in recipe.nodes:
                 self.problems.append(
@@ -141,8 +145,8 @@ class _Planner:
                         origin=spec.origin_of(f"needs.{index}"),
                     )
                 )
-            elif spec.name in graph and need in graph:
-                graph.add_edge(need, spec.name)
+            elif spec.name in known and need in known:
+                yield need, spec.name
 
     def _report_cycle(self, graph: nx.DiGraph[str], recipe: Recipe) -> None:
         import networkx as nx  # noqa: PLC0415 (a remembered plan is run without it)

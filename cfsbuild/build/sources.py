@@ -30,17 +30,21 @@ _STATUS = struct.Struct("<QQqqqIIIQQ")
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source looked like: `data` is the packed status of a file, or of all that a tree holds.
+    """What a source looked like: `status` is that of a file, packed, `listing` the scan of a tree.
 
-    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch). `listing`
-    is the scan that the signature of a tree was made from.
+    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch).
     """
 
     tree: bool
-    data: bytes
     newest_ns: int
     taken_ns: int
+    status: bytes = b""
     listing: Scan | None = None
+
+    @property
+    def data(self) -> bytes:
+        """Return bytes that are equal for two signatures exactly when nothing was seen to differ."""
+        return self.status if self.listing is None else self.listing.signature
 
     @property
     def racy(self) -> bool:
@@ -70,19 +74,17 @@ def sign(path: Path) -> Signature:
     try:
         status = path.stat()
     except OSError:
-        return Signature(tree=False, data=b"", newest_ns=0, taken_ns=taken)
+        return Signature(tree=False, newest_ns=0, taken_ns=taken)
     if not stat.S_ISDIR(status.st_mode):
-        return Signature(tree=False, data=pack_status(status), newest_ns=status.st_ctime_ns, taken_ns=taken)
+        return Signature(tree=False, status=pack_status(status), newest_ns=status.st_ctime_ns, taken_ns=taken)
     from cfsbuild.tree.scan import scan  # noqa: PLC0415 (only for trees)
 
     try:
         found = scan(path)
     except BuildError:
         # The kind that reads it knows whether that matters; a signature from the future is never trusted.
-        return Signature(tree=True, data=b"", newest_ns=taken, taken_ns=taken)
-    return Signature(
-        tree=True, data=found.signature, newest_ns=found.newest_ns, taken_ns=taken, listing=found
-    )
+        return Signature(tree=True, newest_ns=taken, taken_ns=taken)
+    return Signature(tree=True, newest_ns=found.newest_ns, taken_ns=taken, listing=found)
 
 
 def local_paths(kind: NodeKind, spec: NodeSpec) -> Iterator[tuple[str, Path]]:

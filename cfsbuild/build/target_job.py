@@ -18,6 +18,7 @@ from cfsbuild.build.target_patch import patched_output
 from cfsbuild.build.unlabelled import unlabelled
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
+from cfsbuild.tree.memory import give_back
 
 
 def run_tree(build: BuildContext, job: Job) -> Done:
@@ -126,6 +127,8 @@ def _emit(build: BuildContext, job: Job) -> TargetOutput:
     merged = build.trees.merged(job.layers, build.outputs(job.layers))
     for note in unlabelled(build.plan, job, merged):
         build.listener(note)
+    build.forget()
+    give_back()
     context = TargetContext(
         recipe=build.plan.recipes[job.recipe],
         source=TreeSource(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cfsbuild.build.job import Job, Plan
 from cfsbuild.build.keys import LayerUse, layers_digest
@@ -25,6 +25,7 @@ class Trees:
         self._kinds = kinds
         self._load = load
         self._merged: dict[str, Merged] = {}
+        self._jobs: dict[tuple[str, ...], str] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self.known = known
@@ -47,9 +48,22 @@ class Trees:
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key not in self._merged:
-                self._merged[key] = merge([self._contribution(self._plan.jobs[name]) for name in jobs])
-            return self._merged[key]
+            found = self._merged.get(key)
+            if found is None:
+                found = merge([self._contribution(self._plan.jobs[name]) for name in jobs])
+            with self._guard:
+                self._merged[key] = found
+                self._jobs[tuple(jobs)] = key
+            return found
+
+    def keep(self, wanted: Collection[tuple[str, ...]]) -> set[str]:
+        """Drop merges of any jobs but `wanted`; return those of them whose layers are yet to be merged."""
+        with self._guard:
+            self._jobs = {jobs: key for jobs, key in self._jobs.items() if jobs in wanted}
+            kept = set(self._jobs.values())
+            for key in [key for key in self._merged if key not in kept]:
+                del self._merged[key]
+            return {name for jobs in wanted if jobs not in self._jobs for name in jobs}
 
     def digest(self, jobs: Sequence[str], outputs: Mapping[str, str]) -> str:
         """Return the digest of the tree that the layers of `jobs` merge to; merges only if it is unknown."""

@@ -67,3 +67,4 @@ class Workers:
             except BaseException as error:  # noqa: BLE001 (handed to the thread that waits, which raises it)
                 completion = Completion(token, error=error)
             self._done.put(completion)
+            del completion  # what it holds may be large, and forgotten elsewhere while the next work runs

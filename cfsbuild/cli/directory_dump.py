@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,7 @@ from cfsbuild.errors import BuildError
 from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import Hasher
-from cfsbuild.store.ingest import ingest_tree
-from cfsbuild.store.sink import HashOnly
+from cfsbuild.store.ingest import ingest_in_order
 from cfsbuild.store.statcache import Values
 from cfsbuild.store.syscalls import sync_file_system, write_all
 from cfsbuild.tree import paths
@@ -33,6 +32,9 @@ XattrChoice = Literal["all", "user", "none"]
 
 BATCH_FILES = 4096
 """How many objects share one syncfs."""
+
+BATCH_ROWS = 4096
+"""How many entries are turned into rows at once, perhaps while contents behind them are still read."""
 
 CHUNK_BYTES = 1 << 20
 
@@ -58,8 +60,9 @@ def read(  # noqa: PLR0913 (the tool's options)
     Raises `BuildError` for what cannot be read or changes meanwhile, `StoreFailedError` for the store.
     """
     listing = scan(root, threads=threads)
-    values = ingest_tree(listing, HashOnly(Algorithm.SHA256), threads=threads)
+    values: Iterable[bytes | None] = ingest_in_order(listing, algorithm=Algorithm.SHA256, threads=threads)
     if digest_store is not None:
+        values = list(values)
         wanted = {
             value: number
             for number, value in enumerate(values)
@@ -70,7 +73,8 @@ def read(  # noqa: PLR0913 (the tool's options)
         except OSError as error:
             raise StoreFailedError(error.strerror) from error
     numbers = _numbers(listing, skip_devices=skip_devices)
-    return _rows(listing, numbers, values, use_epoch=use_epoch, xattrs=xattrs)
+    rows = _rows(listing, values, use_epoch=use_epoch, xattrs=xattrs)
+    return rows if len(numbers) == len(listing) else _picked(rows, numbers)
 
 
 def _numbers(listing: Scan, *, skip_devices: bool) -> Sequence[int]:
@@ -82,54 +86,57 @@ def _numbers(listing: Scan, *, skip_devices: bool) -> Sequence[int]:
 
 
 def _rows(
-    listing: Scan, numbers: Sequence[int], values: Values, *, use_epoch: bool, xattrs: XattrChoice
+    listing: Scan, values: Iterable[bytes | None], *, use_epoch: bool, xattrs: XattrChoice
 ) -> Iterator[Row]:
-    """Return the fields of each entry, made column by column: faster than objects."""
-    count = len(listing)
-    sizes, rdevs, payloads, contents, digests = _data(listing, values)
-    times = repeat(0, count) if use_epoch else [time // NANOSECONDS for time in listing.mtime_ns]
-    fractions = repeat(0, count) if use_epoch else [time % NANOSECONDS for time in listing.mtime_ns]
-    columns: tuple[Iterable[object], ...] = (
-        listing.paths,
-        sizes,
-        listing.mode,
-        repeat(1, count),
-        listing.uid,
-        listing.gid,
-        rdevs,
-        times,
-        fractions,
-        payloads,
-        contents,
-        digests,
-        _xattrs(listing, numbers, xattrs),
-        repeat(None, count),
-    )
-    rows = zip(*columns, strict=True)
-    return rows if len(numbers) == count else _picked(rows, numbers)
+    """Yield the fields of each entry, made column by column: faster than objects."""
+    remaining = iter(values)
+    for start in range(0, len(listing), BATCH_ROWS):
+        part = slice(start, start + BATCH_ROWS)
+        sizes, rdevs, payloads, contents, digests = _data(listing, start, list(islice(remaining, BATCH_ROWS)))
+        times = repeat(0) if use_epoch else [time // NANOSECONDS for time in listing.mtime_ns[part]]
+        fractions = repeat(0) if use_epoch else [time % NANOSECONDS for time in listing.mtime_ns[part]]
+        yield from zip(
+            listing.paths[part],
+            sizes,
+            listing.mode[part],
+            repeat(1),
+            listing.uid[part],
+            listing.gid[part],
+            rdevs,
+            times,
+            fractions,
+            payloads,
+            contents,
+            digests,
+            _xattrs(listing, start, len(sizes), xattrs),
+            repeat(None),
+        )
 
 
-def _data(listing: Scan, values: Values) -> tuple[list[int], list[int], Values, Values, Values]:
-    """Return the columns SIZE, RDEV, PAYLOAD, CONTENT and DIGEST."""
-    count = len(listing)
+def _data(listing: Scan, start: int, values: Values) -> tuple[list[int], list[int], Values, Values, Values]:
+    """Return the columns SIZE, RDEV, PAYLOAD, CONTENT and DIGEST of the entries from `start` on."""
+    count = len(values)
     sizes, rdevs = [0] * count, [0] * count
     payloads: Values = [None] * count
     contents: Values = [None] * count
     digests: Values = [None] * count
-    for number, (mode, size, value) in enumerate(zip(listing.mode, listing.size, values, strict=True)):
+    part = slice(start, start + count)
+    for place, (mode, size, value) in enumerate(
+        zip(listing.mode[part], listing.size[part], values, strict=True)
+    ):
         kind = mode & _TYPE
         if kind == stat.S_IFREG:
-            sizes[number] = size
+            sizes[place] = size
             if size > limits.INLINE_BYTES and value is not None:
                 text = value.hex().encode()
-                payloads[number], digests[number] = text[:2] + b"/" + text[2:], value
+                payloads[place], digests[place] = text[:2] + b"/" + text[2:], value
             else:
-                contents[number] = value
+                contents[place] = value
         elif kind == stat.S_IFLNK:
-            payloads[number] = target = read_target(listing, number)
-            sizes[number] = len(target)
+            payloads[place] = target = read_target(listing, start + place)
+            sizes[place] = len(target)
         elif kind in _DEVICES:
-            rdevs[number] = listing.rdev[number] & 0xFFFFFFFF
+            rdevs[place] = listing.rdev[start + place] & 0xFFFFFFFF
     return sizes, rdevs, payloads, contents, digests
 
 
@@ -138,14 +145,14 @@ def _picked(rows: Iterator[Row], numbers: Sequence[int]) -> Iterator[Row]:
     return (row for number, row in enumerate(rows) if number in wanted)
 
 
-def _xattrs(listing: Scan, numbers: Sequence[int], choice: XattrChoice) -> list[Xattrs]:
-    result: list[Xattrs] = [()] * len(listing)
+def _xattrs(listing: Scan, start: int, count: int, choice: XattrChoice) -> list[Xattrs]:
     if choice == "none" or not listing.attributed:
-        return result
-    for number in numbers:
-        if number in listing.attributed:
-            result[number] = _chosen(read_xattrs(listing, number), choice)
-    return result
+        return [()] * count
+    found = listing.attributed
+    return [
+        _chosen(read_xattrs(listing, number), choice) if number in found else ()
+        for number in range(start, start + count)
+    ]
 
 
 def _chosen(pairs: Xattrs, choice: XattrChoice) -> Xattrs:

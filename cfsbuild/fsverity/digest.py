@@ -16,8 +16,6 @@ from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.native import extension
 
 _READ = 1 << 20
-_POOL_FILES = 512
-"""Fewer files than this do not pay for starting worker processes."""
 
 
 def forced_kernel() -> str:
@@ -93,7 +91,6 @@ def digest_files(
         return result
     from cfsbuild.fsverity import pool  # noqa: PLC0415 (only without the extension module)
 
-    if threads > 1 and len(names) >= _POOL_FILES:
-        return pool.digest_files(directory_fd, names, algorithm, processes=min(threads, os.cpu_count() or 1))
-    hasher = pool.FileHasher(algorithm)
-    return [hasher.digest(directory_fd, name) for name in names]
+    processes = min(threads, os.cpu_count() or 1)
+    found = pool.digest_files(directory_fd, names, algorithm, processes=processes)
+    return [(digest, size) for digest, size, _ in found]

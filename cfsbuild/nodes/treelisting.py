@@ -83,7 +83,12 @@ def listing_of(
     owners: list[tuple[int, int]] = []
     if "mtime" in preserve:
         # An image's directories are as old as its epoch, whatever is said here.
-        mtimes = [0 if stat.S_ISDIR(modes[number]) else scan.mtime_ns[number] for number in numbers]
+        times = scan.mtime_ns
+        shared: dict[int, int] = {}  # files of one package have one time: one object for them all
+        one = shared.setdefault
+        mtimes = [
+            0 if stat.S_ISDIR(modes[number]) else one(time := times[number], time) for number in numbers
+        ]
     if "owner" in preserve:
         owners = [(scan.uid[number], scan.gid[number]) for number in numbers]
     return Listing(

@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from cfsbuild import limits
 from cfsbuild.errors import BuildError, CfsError
 from cfsbuild.events import Listener, Progress, ignore
+from cfsbuild.fsverity import pool
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import forced_kernel
 from cfsbuild.native import extension
@@ -115,12 +116,7 @@ def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
     store cannot be written.
     """
     work = _Work(scan, sink, threads, listener, job)
-    sizes, modes = scan.size, scan.mode
-    wanted = [
-        number
-        for number in (range(len(scan)) if numbers is None else numbers)
-        if sizes[number] and stat.S_ISREG(modes[number])
-    ]
+    wanted = _wanted(scan, range(len(scan)) if numbers is None else numbers)
     known: Values = cache.load(scan, sink.algorithm) if cache else [None] * len(scan)
     absent = _absent(work, known, wanted)
     values: Values = [None] * len(scan)
@@ -136,6 +132,41 @@ def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
         if cache:
             cache.save(scan, sink.algorithm, _overlaid(known, values))
     return values
+
+
+def ingest_in_order(scan: Scan, *, algorithm: Algorithm, threads: int = 0) -> Iterator[bytes | None]:
+    """Return what `ingest_tree` returns for a sink that only hashes, element by element.
+
+    Without the extension module, an element is there before the files behind it are read: what the caller
+    makes of it costs no time while worker processes hash. Raises the same, then or later.
+    """
+    sink = HashOnly(algorithm)
+    if extension("cfsbuild.store._ingest") is not None:
+        return iter(ingest_tree(scan, sink, threads=threads))
+    return _in_order(_Work(scan, sink, threads, ignore, ""))
+
+
+def _in_order(work: _Work) -> Iterator[bytes | None]:
+    todo, links = _without_links(work.scan, _wanted(work.scan, range(len(work.scan))))
+    originals = dict(links)
+    found = dict.fromkeys(originals.values(), b"")
+    values = zip(todo, _plain(work, todo), strict=True)
+    waiting = next(values, None)
+    for number in range(len(work.scan)):
+        if waiting and waiting[0] == number:
+            value = waiting[1]
+            if number in found:
+                found[number] = value
+            yield value
+            waiting = next(values, None)
+        else:
+            yield found[originals[number]] if number in originals else None
+
+
+def _wanted(scan: Scan, numbers: Iterable[int]) -> list[int]:
+    """Return the numbers of the regular files that are not empty."""
+    sizes, modes = scan.size, scan.mode
+    return [number for number in numbers if sizes[number] and stat.S_ISREG(modes[number])]
 
 
 def _overlaid(known: Values, values: Values) -> Values:
@@ -175,27 +206,32 @@ def absent(sink: FileSink, digests: Mapping[bytes, int]) -> set[bytes]:
 
 
 def _read_missing(work: _Work, missing: Sequence[int], values: Values) -> None:
-    """Fill in `values` for the files with the numbers `missing`; of several names of a file, one is read."""
+    """Fill in `values` for the files with the numbers `missing`."""
+    todo, links = _without_links(work.scan, missing)
+    native = (
+        extension("cfsbuild.store._ingest")
+        if work.hash_only is not None or work.staging is not None
+        else None
+    )
+    found: Iterable[bytes] = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
+    for number, value in zip(todo, found, strict=True):
+        values[number] = value
+    for number, original in links:
+        values[number] = values[original]
+
+
+def _without_links(scan: Scan, numbers: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the numbers of the first names of files, and the others with the first of each."""
     first: dict[tuple[int, int], int] = {}
-    scan = work.scan
     todo, links = [], []
-    for number in missing:
+    for number in numbers:
         if scan.nlink[number] > 1:
             original = first.setdefault((scan.dev[number], scan.ino[number]), number)
             if original != number:
                 links.append((number, original))
                 continue
         todo.append(number)
-    native = (
-        extension("cfsbuild.store._ingest")
-        if work.hash_only is not None or work.staging is not None
-        else None
-    )
-    found = _plain(work, todo) if native is None else _native_ingest(native, work, todo)
-    for number, value in zip(todo, found, strict=True):
-        values[number] = value
-    for number, original in links:
-        values[number] = values[original]
+    return todo, links
 
 
 def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list[bytes]:
@@ -276,75 +312,71 @@ def _changed(work: _Work, number: int) -> BuildError:
 def _add_again(work: _Work, number: int, digest: bytes) -> None:
     """Write an object whose file in the store turned out not to be usable."""
     with work.directory() as directory:
-        found, _ = _add_files(work, directory, [number])[0]
+        found = _read(work, directory, number, _add)
     if found != digest:
         raise _changed(work, number)
 
 
-def _plain(work: _Work, todo: Sequence[int]) -> list[bytes]:
-    """Read files without the extension module."""
+def _plain(work: _Work, todo: Sequence[int]) -> Iterator[bytes]:
+    """Read files without the extension module; yield each value as soon as it is its turn."""
     sizes = work.scan.size
-    large = [number for number in todo if sizes[number] > limits.INLINE_BYTES]
-    values: dict[int, bytes] = {}
-    # To a sink that only hashes all files go at once, since that starts worker processes.
-    step = _PLAIN_BATCH if work.hash_only is None else max(1, len(large))
-    with work.directory() as directory:
-        for start in range(0, len(large), step):
-            batch = large[start : start + step]
-            for number, (digest, _) in zip(batch, _add_files(work, directory, batch), strict=True):
-                values[number] = digest
-            work.listener(Progress(job=work.job, unit="files", done=start + len(batch), total=len(large)))
-        for number in todo:
-            if number not in values:
-                values[number] = _content(work, directory, number)
-        for number in todo:
-            _compare(work, directory, number)
-    return [values[number] for number in todo]
+    total = len(todo)
+    with work.directory() as directory, contextlib.closing(_hashed(work, directory, todo)) as hashed:
+        for done, number in enumerate(todo, 1):
+            if sizes[number] <= limits.INLINE_BYTES:
+                yield _read(work, directory, number, _content)
+            elif work.hash_only is None:
+                yield _read(work, directory, number, _add)
+            else:
+                yield next(hashed)
+            if done % _PLAIN_BATCH == 0 or done == total:
+                work.listener(Progress(job=work.job, unit="files", done=done, total=total))
 
 
-def _add_files(work: _Work, directory: int, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
+def _hashed(work: _Work, directory: int, todo: Sequence[int]) -> Generator[bytes, None, None]:
+    """Yield the digests of the files that go nowhere: all at once, since that starts worker processes."""
+    numbers = [number for number in todo if work.scan.size[number] > limits.INLINE_BYTES]
     names = [work.name(number) for number in numbers]
+    processes = min(work.threads, os.cpu_count() or 1)
+    found = pool.digest_files(directory, names, work.sink.algorithm, processes=processes)
     try:
-        if work.hash_only is not None:
-            return work.hash_only.add_files(directory, names, min(work.threads, os.cpu_count() or 1))
-        return [_add_file(work.sink, directory, name) for name in names]
+        with contextlib.closing(found):
+            for number, (digest, _, now) in zip(numbers, found, strict=True):
+                _compare(work, number, now)
+                yield digest
     except OSError as error:
         raise explain(work.scan.root, error) from error
 
 
-def _add_file(sink: FileSink, directory: int, name: bytes) -> tuple[bytes, int]:
-    fd = open_file(name, dir_fd=directory)
-    try:
-        return sink.add_fd(fd)
-    finally:
-        os.close(fd)
-
-
-def _content(work: _Work, directory: int, number: int) -> bytes:
-    """Return a small file's content."""
+def _read(work: _Work, directory: int, number: int, take: Callable[[_Work, int], bytes]) -> bytes:
+    """Return what `take` makes of a file that did not change meanwhile."""
     name = work.name(number)
     try:
         fd = open_file(name, dir_fd=directory)
         try:
-            data = os.read(fd, limits.INLINE_BYTES + 1)
+            value = take(work, fd)
+            now = pool.stamp(os.fstat(fd))
         finally:
             os.close(fd)
     except OSError as error:
         error.filename = name
         raise explain(work.scan.root, error) from error
-    if len(data) != work.scan.size[number]:
-        raise _changed(work, number)
-    return data
+    _compare(work, number, now)
+    return value
 
 
-def _compare(work: _Work, directory: int, number: int) -> None:
+def _add(work: _Work, fd: int) -> bytes:
+    return work.sink.add_fd(fd)[0]
+
+
+def _content(_work: _Work, fd: int) -> bytes:
+    return os.read(fd, limits.INLINE_BYTES + 1)
+
+
+def _compare(work: _Work, number: int, now: pool.Stamp) -> None:
     """Raise `BuildError` if a file is no longer what it was when it was scanned."""
     scan = work.scan
-    try:
-        now = os.stat(work.name(number), dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        raise _changed(work, number) from None
-    if (now.st_dev, now.st_ino, now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+    if now != (
         scan.dev[number],
         scan.ino[number],
         scan.mode[number],

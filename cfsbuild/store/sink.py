@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cfsbuild.fsverity import digest
 from cfsbuild.fsverity.algorithm import Algorithm
 
@@ -21,9 +19,3 @@ class HashOnly:
     def add_fd(self, fd: int, /) -> tuple[bytes, int]:
         """Return (raw digest, size) of everything from `fd`'s position to its end. Raises `OSError`."""
         return digest.digest_fd(fd, self.algorithm)
-
-    def add_files(
-        self, directory_fd: int, names: Sequence[bytes], threads: int = 1
-    ) -> list[tuple[bytes, int]]:
-        """Return (raw digest, size) of each regular file of `names`. Raises `OSError`."""
-        return digest.digest_files(directory_fd, names, self.algorithm, threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,16 +39,20 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
     recipe = context.recipe
     name = recipe.image_name
     tree = context.source.tree
-    entries = list(to_dump(tree, epoch=recipe.epoch))
+    entries: Iterable[DumpEntry] = to_dump(tree, epoch=recipe.epoch)
+    lines = BytesIO()
+    if params.dump:
+        from cfsbuild.tree.dump import formatting  # noqa: PLC0415
+
+        entries = formatting(entries, lines.write)
     image = write_image(entries, format=recipe.format, algorithm=context.algorithm)
     raw = context.sink.put_image(image, {inode.digest for inode in tree.entries.values() if inode.digest})
+    del image
     context.sink.set_ref(name, raw)
     digest = raw.hex()
     files = [OutFile(name=f"{name}.cfs", image=digest)]
     if params.dump:
-        from cfsbuild.tree.dump import format_entries  # noqa: PLC0415
-
-        files.append(OutFile(name=f"{name}.dump", data=format_entries(entries)))
+        files.append(OutFile(name=f"{name}.dump", data=lines.getvalue()))
     if params.manifest:
         from cfsbuild.targets.manifest import encode_manifest, make_manifest  # noqa: PLC0415
 

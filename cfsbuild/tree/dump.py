@@ -12,6 +12,7 @@ from binascii import unhexlify
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
+from itertools import islice
 from typing import BinaryIO
 
 import msgspec
@@ -283,11 +284,12 @@ def _xattr(name: bytes, value: bytes) -> bytes:
     return escape(name).replace(b"=", rb"\x3d") + b"=" + escape(value).replace(b"=", rb"\x3d")
 
 
-def format_entries(entries: Sequence[DumpEntry]) -> bytes:
-    """Return the dump of `entries`: the line of each, ended by a newline."""
-    return b"".join(
-        [_format_many(entries[start : start + _AT_ONCE]) for start in range(0, len(entries), _AT_ONCE)]
-    )
+def formatting(entries: Iterable[DumpEntry], write: Callable[[bytes], object]) -> Iterator[DumpEntry]:
+    """Yield `entries`, and give `write` their dump on the way: the line of each, ended by a newline."""
+    entries = iter(entries)
+    while some := list(islice(entries, _AT_ONCE)):
+        write(_format_many(some))
+        yield from some
 
 
 def _format_many(entries: Sequence[DumpEntry]) -> bytes:

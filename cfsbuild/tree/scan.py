@@ -13,12 +13,16 @@ import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from cfsbuild import limits
 from cfsbuild.errors import BuildError
 from cfsbuild.native import extension
 from cfsbuild.tree import paths, walk
 from cfsbuild.tree.inode import Xattrs
+
+Column = memoryview
+"""Integers, one for each entry."""
 
 _WORDS = walk.RECORD.size // 8
 _HALVES = walk.RECORD.size // 4
@@ -28,9 +32,10 @@ _WAITING_THREADS = 16
 
 
 class Scan:
-    """What `scan` found. Columns are lists with one element for each entry, made when first asked for.
+    """What `scan` found. Columns have one element for each entry; those of numbers are views of the records.
 
-    `taken_ns` is when it began, in ns since the epoch.
+    A list would take forty bytes for each number of a column. `taken_ns` is when the scan began, in ns since
+    the epoch.
     """
 
     def __init__(self, root: Path, records: bytes, names: bytes, taken_ns: int) -> None:
@@ -75,69 +80,68 @@ class Scan:
             names += name
         return Scan(self.root, bytes(records), bytes(names), self.taken_ns)
 
-    def _long(self, word: int, kind: str = "q") -> list[int]:
-        column: list[int] = memoryview(self.records).cast(kind)[word::_WORDS].tolist()  # type: ignore[call-overload]
-        return column
+    def _long(self, word: int, kind: Literal["q", "Q"] = "q") -> Column:
+        return memoryview(self.records).cast(kind)[word::_WORDS]
 
-    def _short(self, half: int) -> list[int]:
-        return memoryview(self.records).cast("I")[half::_HALVES].tolist()
+    def _short(self, half: int) -> Column:
+        return memoryview(self.records).cast("I")[half::_HALVES]
 
     @functools.cached_property
-    def ino(self) -> list[int]:
+    def ino(self) -> Column:
         """Inode numbers."""
         return self._long(0, "Q")
 
     @functools.cached_property
-    def size(self) -> list[int]:
+    def size(self) -> Column:
         """Sizes in bytes."""
         return self._long(1)
 
     @functools.cached_property
-    def mtime_ns(self) -> list[int]:
+    def mtime_ns(self) -> Column:
         """Times of the last change of content, in ns since the epoch."""
         return self._long(2)
 
     @functools.cached_property
-    def ctime_ns(self) -> list[int]:
+    def ctime_ns(self) -> Column:
         """Times of the last change of content or status, in ns since the epoch."""
         return self._long(3)
 
     @functools.cached_property
-    def dev(self) -> list[int]:
+    def dev(self) -> Column:
         """Devices (st_dev)."""
         return self._long(4, "Q")
 
     @functools.cached_property
-    def rdev(self) -> list[int]:
+    def rdev(self) -> Column:
         """What device nodes stand for (st_rdev)."""
         return self._long(5, "Q")
 
     @functools.cached_property
-    def mode(self) -> list[int]:
+    def mode(self) -> Column:
         """Types and permissions (st_mode)."""
         return self._short(12)
 
     @functools.cached_property
-    def uid(self) -> list[int]:
+    def uid(self) -> Column:
         """User ids."""
         return self._short(13)
 
     @functools.cached_property
-    def gid(self) -> list[int]:
+    def gid(self) -> Column:
         """Group ids."""
         return self._short(14)
 
     @functools.cached_property
-    def nlink(self) -> list[int]:
+    def nlink(self) -> Column:
         """Numbers of names."""
         return self._short(15)
 
     @functools.cached_property
-    def parent(self) -> list[int]:
+    def parent(self) -> Column:
         """Numbers of the entries' directories; 0 for the root."""
         return self._short(16)
 
-    @functools.cached_property
+    @property
     def names(self) -> list[bytes]:
         """Names; empty for the root."""
         return self.name_bytes.split(b"\0")[: len(self)]

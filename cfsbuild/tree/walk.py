@@ -37,7 +37,9 @@ class Walk:
         self._directory(fd, b"", 0, 0)
 
     def _directory(self, fd: int, path: bytes, parent: int, depth: int) -> None:
-        for name in sorted(map(os.fsencode, os.listdir(fd))):
+        listed = os.listdir(fd)
+        # No name has a NUL: one call encodes them all.
+        for name in sorted(os.fsencode("\0".join(listed)).split(b"\0")) if listed else ():
             child = path + b"/" + name if path else name
             try:
                 self._child(fd, name, child, parent, depth + 1)

@@ -27,7 +27,7 @@ def test_racy_means_younger_than_two_seconds(tmp_path):
     file = tmp_path / "f"
     file.write_text("x")
     assert sign(file).racy
-    old = Signature(tree=False, data=b"", newest_ns=0, taken_ns=2 * 10**9)
+    old = Signature(tree=False, newest_ns=0, taken_ns=2 * 10**9)
     assert not old.racy
 
 

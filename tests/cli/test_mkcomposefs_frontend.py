@@ -148,13 +148,13 @@ def test_what_is_in_the_store_is_not_written_again(source, tmp_path):
 
 def test_a_file_that_changes_between_hashing_and_copying_is_noticed(source, tmp_path, monkeypatch, capsys):
     def hash_then_change(*arguments, **options):
-        values = original(*arguments, **options)
+        values = list(original(*arguments, **options))
         (source / "d" / "big").write_bytes(b"c" * 5000)
         (source / "d" / "same").write_bytes(b"c" * 5000)
         return values
 
-    original = directory_dump.ingest_tree
-    monkeypatch.setattr(directory_dump, "ingest_tree", hash_then_change)
+    original = directory_dump.ingest_in_order
+    monkeypatch.setattr(directory_dump, "ingest_in_order", hash_then_change)
     store = tmp_path / "store"
     assert run(f"--digest-store={store}", source, tmp_path / "image") == 1
     assert "changed while it was read" in capsys.readouterr().err

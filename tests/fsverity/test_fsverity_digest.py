@@ -6,14 +6,15 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cfsbuild.errors import UsageError
-from cfsbuild.fsverity import digest
+from cfsbuild.errors import BuildError, UsageError
+from cfsbuild.fsverity import digest, pool
 from cfsbuild.fsverity.algorithm import Algorithm
 
 VECTORS = [
@@ -175,6 +176,40 @@ def test_what_cannot_be_read_is_named(native, count, tmp_path, monkeypatch) -> N
             assert caught.value.filename == bad
     finally:
         os.close(fd)
+
+
+@pytest.fixture
+def many_files(tmp_path):
+    """Have a directory, as a descriptor, with more files than the first batch of a worker."""
+    names = [b"f%d" % index for index in range(600)]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(name * 50)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd, names
+    os.close(fd)
+
+
+def test_workers_that_end_too_early_are_noticed(many_files, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+    with pytest.raises(BuildError, match="ended before its work was done"):
+        list(pool.digest_files(*many_files, Algorithm.SHA256, processes=2))
+
+
+def test_who_stops_early_leaves_no_worker_and_no_descriptor(many_files, monkeypatch) -> None:
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    digests = pool.digest_files(*many_files, Algorithm.SHA256, processes=2)
+    next(digests)
+    digests.close()
+    assert [worker.returncode is None for worker in started] == [False, False]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_an_unknown_kernel_is_a_usage_error(monkeypatch) -> None:

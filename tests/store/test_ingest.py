@@ -12,10 +12,11 @@ import pytest
 
 from cfsbuild.errors import BuildError, StoreError
 from cfsbuild.events import Progress
+from cfsbuild.fsverity import pool
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
 from cfsbuild.native import extension
-from cfsbuild.store.ingest import ingest_tree
+from cfsbuild.store.ingest import ingest_in_order, ingest_tree
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import StatCache
 from cfsbuild.store.store import Store
@@ -77,6 +78,31 @@ def test_values_are_digests_contents_or_nothing(path_taken, source) -> None:
         found = scan(source)
         values = ingest_tree(found, HashOnly(algorithm))
         assert dict(zip(found.paths, values, strict=True)) == expected(source, algorithm)
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("pool_files", [1, 10**6])
+def test_values_in_order_are_the_same(path_taken, source, algorithm, pool_files, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "_POOL_FILES", pool_files)
+    found = scan(source)
+    values = ingest_in_order(found, algorithm=algorithm, threads=2)
+    assert dict(zip(found.paths, values, strict=True)) == expected(source, algorithm)
+
+
+@pytest.mark.parametrize("name", ["f64", "f1048577", "sub/d80"])
+@pytest.mark.parametrize("pool_files", [1, 10**6])
+def test_a_change_after_the_scan_is_noticed_in_order_too(
+    path_taken, source, name, pool_files, monkeypatch
+) -> None:
+    monkeypatch.setattr(pool, "_POOL_FILES", pool_files)
+    found = scan(source)
+    file = source / name
+    before = file.stat()
+    file.write_bytes(b"Z" * before.st_size)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BuildError) as caught:
+        list(ingest_in_order(found, algorithm=Algorithm.SHA256, threads=2))
+    assert caught.value.brief == f"source changed while building: {file}"
 
 
 @pytest.mark.parametrize("store", list(Algorithm), indirect=True)

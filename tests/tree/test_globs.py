@@ -105,13 +105,20 @@ components = st.one_of(
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.lists(components.filter(lambda c: c not in {".", ".."} and "***" not in c), min_size=1, max_size=4),
+    st.lists(
+        components.filter(lambda c: c not in {".", ".."} and ("**" not in c or c == "**")),
+        min_size=1,
+        max_size=4,
+    ),
     st.booleans(),
     st.lists(st.lists(names, min_size=1, max_size=4).map("/".join), min_size=1, max_size=80, unique=True),
 )
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_globs_agree_with_git(tmp_path_factory, parts, slash, paths):
-    """git's wildmatch with its attributes rules: same anchoring, and directories do not imply their content."""
+    """git's wildmatch with its attributes rules: same anchoring, and directories do not imply their content.
+
+    Not asked: `**` within a name, where git looks at what follows a literal prefix as if it stood alone.
+    """
     pattern = ("/" if slash else "") + "/".join(parts)
     repository = tmp_path_factory.mktemp("git")
     subprocess.run(["git", "init", "-q", repository], check=True)

@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "memory.h"
 #include "scan.h"
 #include "walk.h"
 
@@ -69,6 +70,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     const struct walk_failure failure = walk_check(&w);
     PyObject *result = failure.error ? refuse(&failure) : written(&w);
     walk_free(&w);
+    memory_trim();
     return result;
 }
 
@@ -200,11 +202,29 @@ static PyObject *py_attributed(PyObject *self, PyObject *args)
     return result;
 }
 
+static PyObject *py_map_large(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    memory_map_large();
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_trim(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    memory_trim();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"scan", py_scan, METH_VARARGS, "scan(fd, depth, path_bytes, entries, one_file_system, threads) -> (records, names)"},
     {"match", py_match, METH_VARARGS, "match(old_records, old_names, records, names) -> int32 for each record"},
     {"attributed", py_attributed, METH_VARARGS,
      "attributed(fd, records, names) -> one byte for each record: 0 when it has no extended attributes"},
+    {"map_large", py_map_large, METH_NOARGS, "map_large(): large blocks of memory go back to the system when they are freed"},
+    {"trim", py_trim, METH_NOARGS, "trim(): what was freed goes back to the system"},
     {NULL, NULL, 0, NULL},
 };
 
