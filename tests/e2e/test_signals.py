@@ -212,8 +212,9 @@ def test_a_signal_at_any_moment_ends_it_with_nothing_left(lab, case):
     many(lab, case, 30)
 
 
-@pytest.mark.parametrize("delay", [0.15, 0.3])
-def test_an_impatient_second_ctrl_c_does_not_stop_the_cleaning_up(lab, delay):
+@pytest.mark.parametrize("part", [0.3, 0.6])
+def test_an_impatient_second_ctrl_c_does_not_stop_the_cleaning_up(lab, part):
+    delay = length(lab, "build") * part
     assert disturb(lab, "build", delay, [signal.SIGINT] * 4, gap=0.02)
 
 
