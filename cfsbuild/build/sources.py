@@ -44,7 +44,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data(self) -> bytes:
         """Return bytes that are equal for two signatures exactly when nothing was seen to differ."""
-        return self.status if self.listing is None else self.listing.signature
+        return self.status if self.listing is None else self.listing.digest
 
     @property
     def racy(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -27,7 +28,9 @@ def replace_closed() -> None:
 
 
 def discard_unwritten() -> None:
-    """Forget what standard output refused to take, so that nothing complains about it again at exit."""
+    """Write what is still to be written; what cannot be is forgotten, so that nothing complains at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ from cfsbuild.tree import walk
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer
 from cfsbuild.tree.patching import MOST_CHANGES, Change, LayerPatch, patch_layer
-from cfsbuild.tree.scan import Scan, match
+from cfsbuild.tree.scan import Scan, digest_of
 
 _TYPE = 0o170000
+
+_COMPARED = 1024
+"""How many records are compared at once."""
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,10 +179,10 @@ class PatchBase:
         except (OSError, msgspec.DecodeError, msgspec.ValidationError):
             # None, or one of another version of this program: the slow way makes a new one.
             return None
-        return base if base.scan == _digest(old.records, old.names) else None
+        return base if base.scan == digest_of(old.records, old.names).hex() else None
 
     def _save(self, scan: Scan, base: Base) -> None:
-        base = msgspec.structs.replace(base, scan=_digest(scan.records, scan.name_bytes))
+        base = msgspec.structs.replace(base, scan=scan.digest.hex())
         # What cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -186,28 +190,32 @@ class PatchBase:
                 file.write(msgspec.json.encode(base))
 
 
-def _digest(records: bytes | memoryview, names: bytes | memoryview) -> str:
-    return blake3(records).update(names).hexdigest()
-
-
 def _changed(before: Scan, scan: Scan) -> list[int] | None:
     """Return the numbers of the entries that may differ; None when it is not just a few files.
 
     Directories whose times changed are among them, as their extended attributes may be new.
     """
-    if before.name_bytes != scan.name_bytes:
+    if before.name_bytes != scan.name_bytes or len(before) != len(scan):
         return None
     newest = before.taken_ns - RACY_NS
-    identical = match((before.records, before.name_bytes), scan)
-    numbers = [number for number, same in enumerate(identical) if same != number]
-    if any(identical[number] >= 0 for number in numbers):
-        return None
+    numbers = set(islice(_differing(before, scan), MOST_CHANGES + 1))
     if scan.newest_ns > newest:
-        young = (number for number, ctime in enumerate(scan.ctime_ns) if ctime > newest)
-        numbers = sorted({*numbers, *young})
+        numbers.update(number for number, ctime in enumerate(scan.ctime_ns.tolist()) if ctime > newest)
     if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
         return None
-    return numbers
+    return sorted(numbers)
+
+
+def _differing(before: Scan, after: Scan) -> Iterator[int]:
+    """Yield the numbers of entries whose records are not the same; most of them are."""
+    size = walk.RECORD.size
+    for start in range(0, len(after.records), size * _COMPARED):
+        part = slice(start, start + size * _COMPARED)
+        old, new = before.records[part], after.records[part]
+        if old != new:
+            for at in range(0, len(new), size):
+                if old[at : at + size] != new[at : at + size]:
+                    yield (start + at) // size
 
 
 def _patchable(before: Scan, after: Scan, number: int) -> bool:

@@ -62,6 +62,9 @@ class StagingSink(FileSink, Protocol):
     durability: Durability
     gate: Gate
 
+    def expect(self, size: int) -> None:
+        """Prepare for `size` bytes."""
+
     def known(self, digest: bytes, size: int) -> bool:
         """Say whether an object need not be written."""
 
@@ -240,6 +243,7 @@ def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list
     if staging is None:
         values, _ = _call(native, work, todo, (-1, -1, False))
         return values
+    staging.expect(sum(work.scan.size[number] for number in todo))
     with staging.gate.adding():
         sync = staging.durability is Durability.EACH
         values, states = _call(native, work, todo, (staging.staging_fd, staging.objects_fd, sync))

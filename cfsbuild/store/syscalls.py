@@ -10,20 +10,29 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cfsbuild.native import extension
+
 RENAME_NOREPLACE = 1
 
 
 @functools.cache
-def _libc() -> tuple[Callable[..., int], Callable[..., int], Callable[[], int]]:
-    """Return `renameat2`, `syncfs` and a function that gives errno (ctypes is slow to import)."""
-    import ctypes  # noqa: PLC0415 (only where a store is written)
+def _calls() -> tuple[Callable[[int, bytes, int, bytes], int], Callable[[int], int]]:
+    """Return `renameat2` with RENAME_NOREPLACE, and `syncfs`; both return 0 or errno."""
+    native = extension("cfsbuild.store._ingest")
+    if native is not None:
+        return native.rename_new, native.sync_file_system
+    import ctypes  # noqa: PLC0415 (slow to import)
 
     library: Any = ctypes.CDLL(None, use_errno=True)
-    renameat2 = library.renameat2
+    renameat2, syncfs = library.renameat2, library.syncfs
     renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-    syncfs = library.syncfs
     syncfs.argtypes = (ctypes.c_int,)
-    return renameat2, syncfs, ctypes.get_errno
+
+    def rename(source_fd: int, source: bytes, target_fd: int, target: bytes) -> int:
+        failed = renameat2(source_fd, source, target_fd, target, RENAME_NOREPLACE)
+        return ctypes.get_errno() if failed else 0
+
+    return rename, lambda fd: ctypes.get_errno() if syncfs(fd) else 0
 
 
 def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None:
@@ -31,10 +40,10 @@ def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None
 
     Both names are relative to their directories and on one file system.
     """
-    renameat2, _, get_errno = _libc()
-    if renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), RENAME_NOREPLACE) == 0:
+    rename, _ = _calls()
+    number = rename(source_fd, os.fsencode(source), target_fd, os.fsencode(target))
+    if number == 0:
         return
-    number = get_errno()
     if number not in {errno.EINVAL, errno.ENOSYS}:
         raise OSError(number, os.strerror(number), target)
     # The file system does not know the flag (NFS, old FUSE): a hard link never replaces either.
@@ -44,9 +53,8 @@ def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None
 
 def sync_file_system(fd: int) -> None:
     """Write everything dirty on the file system of `fd` to stable storage. Raises `OSError`."""
-    _, syncfs, get_errno = _libc()
-    if syncfs(fd) != 0:
-        number = get_errno()
+    _, sync = _calls()
+    if number := sync(fd):
         raise OSError(number, os.strerror(number))
 
 

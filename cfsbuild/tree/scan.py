@@ -47,10 +47,10 @@ class Scan:
     def __len__(self) -> int:
         return len(self.records) // walk.RECORD.size
 
-    @property
-    def signature(self) -> bytes:
-        """Return bytes that are equal for two scans exactly when nothing was seen to differ."""
-        return self.records + self.name_bytes
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """A hash (BLAKE3) that is equal for two scans exactly when nothing was seen to differ."""
+        return digest_of(self.records, self.name_bytes)
 
     def record(self, number: int) -> tuple[int, ...]:
         """Return the fields of entry `number`, without making columns of all."""
@@ -189,10 +189,10 @@ class Scan:
             found.add(number)
         return found
 
-    @property
+    @functools.cached_property
     def newest_ns(self) -> int:
-        """Return the latest ctime, in ns since the epoch."""
-        return max(self.ctime_ns)
+        """The latest ctime, in ns since the epoch."""
+        return max(self.ctime_ns.tolist())
 
 
 def scan(root: Path, *, threads: int = 0, one_file_system: bool = False) -> Scan:
@@ -218,6 +218,13 @@ def scan(root: Path, *, threads: int = 0, one_file_system: bool = False) -> Scan
             os.close(fd)
     except OSError as error:
         raise explain(root, error) from error
+
+
+def digest_of(records: bytes | memoryview, names: bytes | memoryview) -> bytes:
+    """Return the digest of a scan of which these are records and names."""
+    from blake3 import blake3  # noqa: PLC0415 (a directory that is only listed needs none)
+
+    return blake3(len(records).to_bytes(8, "little")).update(records).update(names).digest()
 
 
 def match(old: tuple[bytes | memoryview, bytes | memoryview], new: Scan) -> list[int]:

@@ -79,7 +79,7 @@ def test_any_tree_gives_the_same_bytes_and_the_canonical_order(tmp_path, monkeyp
     shutil.rmtree(os.fsencode(root), ignore_errors=True)
     make(os.fsencode(root), tree)
     native, pure = both(root, monkeypatch)
-    assert native.signature == pure.signature
+    assert native.digest == pure.digest
     assert native.paths == sorted(native.paths, key=paths.depth_first)
     assert len(set(native.paths)) == len(native)
 
@@ -90,7 +90,7 @@ def test_any_number_of_threads_gives_the_same_bytes(tmp_path, tree) -> None:
     root = tmp_path / "threads"
     shutil.rmtree(os.fsencode(root), ignore_errors=True)
     make(os.fsencode(root), tree)
-    assert len({scan.scan(root, threads=threads).signature for threads in (1, 2, 3, 64)}) == 1
+    assert len({scan.scan(root, threads=threads).digest for threads in (1, 2, 3, 64)}) == 1
 
 
 def test_many_directories_are_listed_alike_by_many_threads(tmp_path) -> None:
@@ -101,7 +101,7 @@ def test_many_directories_are_listed_alike_by_many_threads(tmp_path) -> None:
     alone = scan.scan(tmp_path, threads=1)
     assert len(alone) > 1000
     for _ in range(20):
-        assert scan.scan(tmp_path, threads=16).signature == alone.signature
+        assert scan.scan(tmp_path, threads=16).digest == alone.digest
 
 
 @pytest.mark.parametrize("threads", [1, 16])

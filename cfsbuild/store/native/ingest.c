@@ -1,5 +1,6 @@
 /* The extension module cfsbuild.store._ingest: reads files once, hashes them, and writes those that are new to
- * a transaction's staging directory, as `xx/rest`, mode 0444. Its twin is cfsbuild/store/ingest.py. */
+ * a transaction's staging directory, as `xx/rest`, mode 0444; and makes two system calls that Python lacks. Its twins
+ * are cfsbuild/store/ingest.py and syscalls.py. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2, DAMAGED = 3 };
@@ -362,10 +364,41 @@ static PyObject *py_present(PyObject *self, PyObject *args)
     return result;
 }
 
+/* rename_new(source_fd, source, target_fd, target) -> 0 or errno: renameat2(2) that replaces nothing. */
+static PyObject *py_rename_new(PyObject *self, PyObject *args)
+{
+    int source_fd, target_fd, failed;
+    const char *source, *target;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iyiy", &source_fd, &source, &target_fd, &target))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    failed = syscall(SYS_renameat2, source_fd, source, target_fd, target, RENAME_NOREPLACE) ? errno : 0;
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(failed);
+}
+
+/* sync_file_system(fd) -> 0 or errno: syncfs(2). */
+static PyObject *py_sync_file_system(PyObject *self, PyObject *args)
+{
+    int fd, failed;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    failed = syscall(SYS_syncfs, fd) ? errno : 0;
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(failed);
+}
+
 static PyMethodDef methods[] = {
     {"ingest", py_ingest, METH_VARARGS,
      "ingest(directory, names, records, numbers, staging, objects, sync, algorithm, threads, kernel, progress)"},
     {"present", py_present, METH_VARARGS, "present(objects, digests, sizes, uid) -> bytes"},
+    {"rename_new", py_rename_new, METH_VARARGS, "rename_new(source_fd, source, target_fd, target) -> errno"},
+    {"sync_file_system", py_sync_file_system, METH_VARARGS, "sync_file_system(fd) -> errno"},
     {NULL, NULL, 0, NULL},
 };
 
