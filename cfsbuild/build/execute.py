@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfsbuild.build.cancelling import CancellableSink
+from cfsbuild.build.commit import Commit
 from cfsbuild.build.context import BuildContext, Done, failure
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.node_job import run_node
@@ -95,8 +96,11 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)
         run.all()
-        transaction.commit()
-    run.write_files(store.open_object)
+        commit = Commit(transaction)
+        try:
+            run.write_files(transaction.open_object, commit)
+        finally:
+            commit.wait()
     save_state(path, _new_state(build))
     run.raise_failures()
     result = _result(build, time.monotonic() - began)
@@ -151,10 +155,10 @@ class _Run:
         if self._errors:
             raise failure(self._errors)
 
-    def write_files(self, open_image: Callable[[bytes], int]) -> None:
-        """Put the files of the targets that ran into the output directory."""
+    def write_files(self, open_image: Callable[[bytes], int], commit: Commit) -> None:
+        """Put the files of the targets that ran into the output directory, and commit meanwhile."""
         for name, output in self._outputs.items():
-            records = write_outputs(self._build.output, output.files, open_image)
+            records = write_outputs(self._build.output, output.files, open_image, commit)
             self._build.done[name] = msgspec.structs.replace(self._build.done[name], files=records)
 
     def _submit_ready(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cfsbuild.build.commit import Commit
 from cfsbuild.build.keys import digest_of
 from cfsbuild.build.state import OutRecord
 from cfsbuild.errors import StoreError, UsageError
@@ -31,14 +33,28 @@ OpenImage = Callable[[bytes], int]
 """Return a read-only descriptor of the image with a raw digest."""
 
 
-def write_outputs(directory: Path, files: Iterable[OutFile], open_image: OpenImage) -> tuple[OutRecord, ...]:
+def write_outputs(
+    directory: Path, files: Sequence[OutFile], open_image: OpenImage, commit: Commit
+) -> tuple[OutRecord, ...]:
     """Put `files` into `directory`, each atomically; return what they look like then.
 
-    Raises `StoreError` for what the file system refuses.
+    They are written while the images are committed to the store, and appear when that is done. Raises what
+    the commit does, and `StoreError` for what the file system refuses.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return tuple(_write(directory, file, open_image) for file in files)
+        with contextlib.ExitStack() as written:
+            targets = [written.enter_context(replacing(_place(directory, file))) for file in files]
+            images = [open_image(bytes.fromhex(file.image)) if file.image else None for file in files]
+            commit.begin()
+            for file, target, image in zip(files, targets, images, strict=True):
+                if image is None:
+                    target.write(file.data)
+                else:
+                    _copy_image(image, target.fileno())
+                target.flush()
+            commit.wait()
+        return tuple(_record_of(directory, file) for file in files)
     except OSError as error:
         raise StoreError(
             f"cannot write to the output directory {directory}",
@@ -48,16 +64,15 @@ def write_outputs(directory: Path, files: Iterable[OutFile], open_image: OpenIma
         ) from error
 
 
-def _write(directory: Path, file: OutFile, open_image: OpenImage) -> OutRecord:
+def _place(directory: Path, file: OutFile) -> Path:
     if "/" in file.name or file.name in {"", ".", ".."}:
         raise UsageError(f"{file.name!r} cannot be the name of an output file")
-    path = directory / file.name
-    with replacing(path) as target:
-        if file.image:
-            _copy_image(open_image(bytes.fromhex(file.image)), target.fileno())
-        else:
-            target.write(file.data)
-    return _record(file.name, path.stat(), "" if file.image else digest_of(file.data))
+    return directory / file.name
+
+
+def _record_of(directory: Path, file: OutFile) -> OutRecord:
+    status = (directory / file.name).stat()
+    return _record(file.name, status, "" if file.image else digest_of(file.data))
 
 
 def _copy_image(source: int, target: int) -> None:

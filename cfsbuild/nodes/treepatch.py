@@ -156,15 +156,14 @@ class PatchBase:
     def _look_for_unchanged(self, base: Base, known: Values, scan: Scan, numbers: list[int]) -> Shards | None:
         """Return the shards before the objects of all files but `numbers` were found; None if one was not."""
         shards = look(objects_of(self._context.sink))
-        settled = base.shards.settled(shards)
-        values = known.copy()
-        for number in numbers:
-            values[number] = None
-        digests = {
-            value: size
-            for value, size in zip(values, scan.size, strict=True)
-            if value and size > limits.INLINE_BYTES and value[0] not in settled
-        }
+        unsettled = frozenset(range(256)) - base.shards.settled(shards)
+        doubtful = [number for number, value in enumerate(known) if value and value[0] in unsettled]
+        sizes = scan.size
+        digests: dict[bytes, int] = {}
+        for number in set(doubtful).difference(numbers):
+            value = known[number]
+            if value is not None and sizes[number] > limits.INLINE_BYTES:
+                digests[value] = sizes[number]
         return None if absent(self._context.sink, digests) else shards
 
     def _load(self, old: Remembered | None) -> Base | None:
@@ -200,7 +199,7 @@ def _changed(before: Scan, scan: Scan) -> list[int] | None:
     newest = before.taken_ns - RACY_NS
     numbers = set(islice(_differing(before, scan), MOST_CHANGES + 1))
     if scan.newest_ns > newest:
-        numbers.update(number for number, ctime in enumerate(scan.ctime_ns.tolist()) if ctime > newest)
+        numbers.update([number for number, ctime in enumerate(scan.ctime_ns.tolist()) if ctime > newest])
     if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
         return None
     return sorted(numbers)

@@ -13,7 +13,7 @@ WRITEBACK_BYTES = 64 << 20
 
 _WRITEBACK_SECONDS = 0.25
 
-_FEW_DIRECTORIES = 2
+_FEW_DIRECTORIES = 16
 """Up to this many directories are synced one by one; beyond, one syncfs is cheaper."""
 
 

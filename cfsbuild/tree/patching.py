@@ -61,14 +61,14 @@ def replace_each(data: bytes, pairs: Iterable[tuple[bytes, bytes]], *, shared: i
         if start < 0 or data.find(old, start + 1) >= 0:
             return None
         found.append((start, start + len(old) - shared, new[: len(new) - shared]))
-    parts: list[bytes] = []
-    at = 0
+    parts: list[bytes | memoryview] = []
+    view, at = memoryview(data), 0
     for start, end, new in sorted(found):
         if start < at:
             return None
-        parts += (data[at:start], new)
+        parts += (view[at:start], new)
         at = end
-    return b"".join((*parts, data[at:]))
+    return b"".join((*parts, view[at:]))
 
 
 def path_bytes(path: bytes) -> bytes:

@@ -1,9 +1,12 @@
 import os
+import time
 
 import pytest
 from build_project import names
 
-from cfsbuild.build.outputs import altered, write_outputs
+from cfsbuild.build.commit import Commit
+from cfsbuild.build.outputs import altered
+from cfsbuild.build.outputs import write_outputs as write_when_committed
 from cfsbuild.build.state import BuildState, load_state, save_state
 from cfsbuild.errors import StoreError, UsageError
 from cfsbuild.targets.kind import OutFile
@@ -11,6 +14,45 @@ from cfsbuild.targets.kind import OutFile
 
 def no_image(digest):
     raise AssertionError("no image is asked for")
+
+
+class Transaction:
+    """Stands for a store's: what is committed to is not the matter here."""
+
+    def __init__(self, commit):
+        self.commit = commit
+
+
+def write_outputs(directory, files, open_image):
+    return write_when_committed(directory, files, open_image, Commit(Transaction(lambda: None)))
+
+
+def test_nothing_appears_before_the_images_are_in_the_store(tmp_path):
+    (tmp_path / "a").write_text("old")
+    seen = []
+
+    def commit():
+        time.sleep(0.1)
+        seen.append((tmp_path / "a").read_text())
+
+    files = [OutFile(name="a", data=b"new"), OutFile(name="b", data=b"new")]
+    write_when_committed(tmp_path, files, no_image, Commit(Transaction(commit)))
+    assert seen == ["old"]
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def disk_full():
+    raise StoreError("the disk is full")
+
+
+def test_a_commit_that_fails_leaves_the_files_as_they_were_and_says_so_once(tmp_path):
+    (tmp_path / "a").write_text("old")
+    commit = Commit(Transaction(disk_full))
+    with pytest.raises(StoreError, match="the disk is full"):
+        write_when_committed(tmp_path, [OutFile(name="a", data=b"new")], no_image, commit)
+    commit.wait()
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
 
 
 def test_a_file_replaces_the_one_that_is_there_at_once(tmp_path):
