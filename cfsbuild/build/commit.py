@@ -16,18 +16,20 @@ class Commit:
         self._transaction = transaction
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._done = False
 
     def begin(self) -> None:
-        """Begin, unless that was done before."""
-        if self._thread is None:
+        """Begin, unless that was done before; without it all is done in `wait`."""
+        if self._thread is None and not self._done:
             self._thread = threading.Thread(target=self._run, name="cfsbuild-commit", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
         """Return when everything is in the store; raises what `Transaction.commit` does, once."""
-        self.begin()
         if self._thread is not None:
             self._thread.join()
+        elif not self._done:
+            self._run()
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -35,5 +37,7 @@ class Commit:
     def _run(self) -> None:
         try:
             self._transaction.commit()
-        except BaseException as error:  # noqa: BLE001 (handed to the thread that waits, which raises it)
+        except BaseException as error:  # noqa: BLE001 (raised by `wait`, perhaps on another thread)
             self._error = error
+        finally:
+            self._done = True

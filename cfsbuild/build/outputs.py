@@ -29,6 +29,9 @@ _NO_REFLINK = {
     errno.ETXTBSY,
 }
 
+_WORTH_A_THREAD = 1 << 20
+"""Bytes to write that take about as long as the disk takes to commit."""
+
 OpenImage = Callable[[bytes], int]
 """Return a read-only descriptor of the image with a raw digest."""
 
@@ -38,15 +41,16 @@ def write_outputs(
 ) -> tuple[OutRecord, ...]:
     """Put `files` into `directory`, each atomically; return what they look like then.
 
-    They are written while the images are committed to the store, and appear when that is done. Raises what
-    the commit does, and `StoreError` for what the file system refuses.
+    They are written while the images are committed to the store, or before, and appear when that is done.
+    Raises what the commit does, and `StoreError` for what the file system refuses.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as written:
             targets = [written.enter_context(replacing(_place(directory, file))) for file in files]
             images = [open_image(bytes.fromhex(file.image)) if file.image else None for file in files]
-            commit.begin()
+            if sum(len(file.data) for file in files) >= _WORTH_A_THREAD:
+                commit.begin()
             for file, target, image in zip(files, targets, images, strict=True):
                 if image is None:
                     target.write(file.data)

@@ -27,7 +27,8 @@ def write_outputs(directory, files, open_image):
     return write_when_committed(directory, files, open_image, Commit(Transaction(lambda: None)))
 
 
-def test_nothing_appears_before_the_images_are_in_the_store(tmp_path):
+@pytest.mark.parametrize("size", [3, 2 << 20])
+def test_nothing_appears_before_the_images_are_in_the_store(tmp_path, size):
     (tmp_path / "a").write_text("old")
     seen = []
 
@@ -35,21 +36,22 @@ def test_nothing_appears_before_the_images_are_in_the_store(tmp_path):
         time.sleep(0.1)
         seen.append((tmp_path / "a").read_text())
 
-    files = [OutFile(name="a", data=b"new"), OutFile(name="b", data=b"new")]
+    files = [OutFile(name="a", data=b"n" * size), OutFile(name="b", data=b"new")]
     write_when_committed(tmp_path, files, no_image, Commit(Transaction(commit)))
     assert seen == ["old"]
-    assert (tmp_path / "a").read_text() == "new"
+    assert (tmp_path / "a").read_text() == "n" * size
 
 
 def disk_full():
     raise StoreError("the disk is full")
 
 
-def test_a_commit_that_fails_leaves_the_files_as_they_were_and_says_so_once(tmp_path):
+@pytest.mark.parametrize("size", [3, 2 << 20])
+def test_a_commit_that_fails_leaves_the_files_as_they_were_and_says_so_once(tmp_path, size):
     (tmp_path / "a").write_text("old")
     commit = Commit(Transaction(disk_full))
     with pytest.raises(StoreError, match="the disk is full"):
-        write_when_committed(tmp_path, [OutFile(name="a", data=b"new")], no_image, commit)
+        write_when_committed(tmp_path, [OutFile(name="a", data=b"n" * size)], no_image, commit)
     commit.wait()
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
