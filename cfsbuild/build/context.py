@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from cfsbuild.build.cancelling import CancellableListener
-from cfsbuild.build.job import Job, Plan
+from cfsbuild.build.job import NODE, Job, Plan
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import CACHED, CUT_OFF, RAN
 from cfsbuild.build.sources import Sources
@@ -170,6 +170,8 @@ class BuildContext:
         """Let go of the trees and layers that no job to come needs: each may be as large as the image's."""
         coming = [job for name, job in self.plan.jobs.items() if name not in self.done]
         nested = [self.plan.jobs[job.nested] for job in coming if job.nested]
+        if not any(job.role == NODE for job in coming):
+            self.sources.forget_listings()
         with self._lock:
             needed = self.trees.keep({job.layers for job in (*coming, *nested)})
             for name, done in list(self.done.items()):

@@ -67,9 +67,10 @@ def build(
             listener(result.finished(time.monotonic() - began))
         return recalled.results
     sources = new_sources(request)
-    for path, signature in recalled.sources.items():
-        sources.know(path, signature)
+    sources.know(recalled.sources)
     plans = _recalled_plans(recalled.plans) or load_plans(request, environ=environ)
+    # Listings are large, and `sources` lets go of them in its time.
+    del recalled
     return build_plans(
         plans, request, options, environ=environ, listener=listener, sources=sources, began_ns=began_ns
     )
@@ -95,10 +96,11 @@ def build_plans(  # noqa: PLR0913 (what a build is given)
 
     check_stored_images(plans, request)
     references = memo.references(request.store, stored_images(plans))
+    built = []
     with open_store(request, plans) as store:
-        built = [
-            _build_one(plan, store, request, options, sources=sources, listener=listener) for plan in plans
-        ]
+        for plan in plans:
+            sources.reused = plan is not plans[-1]
+            built.append(_build_one(plan, store, request, options, sources=sources, listener=listener))
     inputs = memo.Inputs(texts=memo.text_digests(recipe_files(plans), began_ns), references=references)
     memo.remember(request, environ, inputs, sources, built)
     return tuple(one.result for one in built)

@@ -11,7 +11,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ _STATUS = struct.Struct("<QQqqqIIIQQ")
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a source looked like: `status` is that of a file, packed, `listing` the scan of a tree.
 
-    `newest_ns` is the latest ctime in it, `taken_ns` when it was taken (both ns since the epoch).
+    Once a tree's listing is not needed any more, `status` is its digest. `newest_ns` is the latest ctime in
+    it, `taken_ns` when it was taken (both ns since the epoch).
     """
 
     tree: bool
@@ -103,15 +104,17 @@ class Sources:
         self._signatures: dict[Path, Signature] = {}
         self._named: dict[str, tuple[tuple[str, Path], ...]] = {}
         self._lock = threading.Lock()
+        self.reused = False
+        """Whether another build follows that may ask for the same listings."""
 
     @property
     def signatures(self) -> dict[Path, Signature]:
         """Return what each source looked like before it was read."""
         return self._signatures
 
-    def know(self, path: Path, signature: Signature) -> None:
-        """Take over a signature that was taken a moment ago."""
-        self._signatures[path] = signature
+    def know(self, signatures: Mapping[Path, Signature]) -> None:
+        """Take over signatures that were taken a moment ago."""
+        self._signatures.update(signatures)
 
     def observe(self, job: str, kind: NodeKind, spec: NodeSpec) -> None:
         """Take the signatures of a node's sources, unless they are known."""
@@ -133,6 +136,15 @@ class Sources:
 
             return scan(path)
         return listing
+
+    def forget_listings(self) -> None:
+        """Let go of the listings, each of which may take as much memory as a layer."""
+        if self.reused:
+            return
+        with self._lock:
+            for path, known in self._signatures.items():
+                if known.listing is not None:
+                    self._signatures[path] = msgspec.structs.replace(known, status=known.data, listing=None)
 
     def changed(self, job: str) -> str:
         """Return the first of a node's single-file sources that is no longer what it was; "" if none is.
