@@ -19,6 +19,7 @@ from cfsbuild.erofs.xattrs import XattrTable
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.flavour import payload_of
+from cfsbuild.tree.patching import splice
 
 Time = tuple[int, int]
 """Seconds and nanoseconds."""
@@ -41,24 +42,19 @@ def patch_image(
     oldest = superblock.build_sec, superblock.build_nsec
     if len({new.digest for _, new in changes}) != len(changes):
         return None
-    inodes: dict[int, bytes] = {}
+    inodes: list[tuple[int, int, bytes]] = []
     for old, new in changes:
         found = _inode(image, oldest, old, new, algorithm)
         if found is None:
             return None
-        inodes[found[0]] = found[1]
-    parts: list[bytes | memoryview] = []
-    view, at = memoryview(image), 0
-    for start, inode in sorted(inodes.items()):
-        parts += (view[at:start], inode)
-        at = start + len(inode)
-    return b"".join((*parts, view[at:]))
+        inodes.append(found)
+    return splice(image, inodes)
 
 
 def _inode(
     image: bytes, oldest: Time, old: DumpEntry, new: DumpEntry, algorithm: Algorithm
-) -> tuple[int, bytes] | None:
-    """Return the offset of a file's inode and what it is to be; None when that is not all that changes."""
+) -> tuple[int, int, bytes] | None:
+    """Return begin and end of a file's inode and what it is to be; None if that is not all that changes."""
     before, after = _encode(old, oldest, algorithm), _encode(new, oldest, algorithm)
     if before is None or after is None or old.xattrs != new.xattrs:
         return None
@@ -71,8 +67,9 @@ def _inode(
     if image.count(was) != 1 or (now != was and now in image):
         return None
     start = image.find(was) - before.find(was)
-    before[_INO] = after[_INO] = image[start : start + len(before)][_INO]
-    return (start, bytes(after)) if image[start : start + len(before)] == before else None
+    end = start + len(before)
+    before[_INO] = after[_INO] = image[start:end][_INO]
+    return (start, end, bytes(after)) if image[start:end] == before else None
 
 
 def _encode(entry: DumpEntry, oldest: Time, algorithm: Algorithm) -> bytearray | None:

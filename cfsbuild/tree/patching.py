@@ -61,9 +61,17 @@ def replace_each(data: bytes, pairs: Iterable[tuple[bytes, bytes]], *, shared: i
         if start < 0 or data.find(old, start + 1) >= 0:
             return None
         found.append((start, start + len(old) - shared, new[: len(new) - shared]))
+    return splice(data, found)
+
+
+def splice(data: bytes, pieces: Iterable[tuple[int, int, bytes]]) -> bytes | None:
+    """Return `data` with each range (first byte, byte behind the last) of `pieces` replaced by what it names.
+
+    None when two overlap.
+    """
     parts: list[bytes | memoryview] = []
     view, at = memoryview(data), 0
-    for start, end, new in sorted(found):
+    for start, end, new in sorted(pieces):
         if start < at:
             return None
         parts += (view[at:start], new)
