@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+RACY_NS = 2 * 10**9
+"""What changed less than this before it was looked at, in ns, may change again and look the same: file
+systems count time in ticks, the coarsest of two seconds."""
+
 NAME_BYTES = 255
 """Longest file name, in bytes (Linux NAME_MAX)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from typing import Any
 
@@ -19,9 +18,7 @@ from cfsbuild.events import JobStarted
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.store.results import NodeResult
-from cfsbuild.tree.layer import Layer, Tree
-
-_TYPE = 0o170000
+from cfsbuild.tree.layer import Layer, Tree, extent
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +118,7 @@ def _run_node(build: BuildContext, job: Job) -> Done:
     else:
         layer = _produce(build, node)
         name = build.sink.put_layer(layer)
-        build.sink.put_result(_result(node, name, *_extent(layer)))
+        build.sink.put_result(_result(node, name, *extent(layer)))
     return Done(
         key=node.key,
         components=node.components,
@@ -177,12 +174,6 @@ def _check_nested(node: Prepared, fingerprint: Fingerprint) -> None:
             origin=node.spec.origin,
             reason="nested-changed",
         )
-
-
-def _extent(layer: Layer) -> tuple[int, int]:
-    """Return how many names a layer has, and how many bytes of content."""
-    names = len(layer.entries) + len(layer.links)
-    return names, sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG)
 
 
 def _result(node: Prepared, layer: str, entries: int, size: int) -> NodeResult:

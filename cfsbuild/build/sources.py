@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cfsbuild.errors import BuildError
+from cfsbuild.limits import RACY_NS
 from cfsbuild.nodes.kind import NodeKind
 from cfsbuild.recipe.model import NodeSpec
 
 if TYPE_CHECKING:
     from cfsbuild.tree.scan import Scan
-
-RACY_NS = 2 * 10**9
 
 _STATUS = struct.Struct("<QQqqqIIIQQ")
 

@@ -21,20 +21,19 @@ from blake3 import blake3
 
 from cfsbuild import limits
 from cfsbuild.events import ignore
+from cfsbuild.limits import RACY_NS
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.nodes.treelisting import Listing, listing_of, make_listing
-from cfsbuild.store.ingest import absent, objects_of
+from cfsbuild.store.ingest import absent, objects_directory
 from cfsbuild.store.replacing import replacing
 from cfsbuild.store.shards import Shards, look
 from cfsbuild.store.sink import HashOnly
-from cfsbuild.store.statcache import RACY_NS, Remembered, StatCache, Values
+from cfsbuild.store.statcache import Remembered, StatCache, Values
 from cfsbuild.tree import walk
 from cfsbuild.tree.inode import Inode
-from cfsbuild.tree.layer import Layer
+from cfsbuild.tree.layer import Layer, extent
 from cfsbuild.tree.patching import MOST_CHANGES, Change, LayerPatch, patch_layer
 from cfsbuild.tree.scan import Scan, digest_of
-
-_TYPE = 0o170000
 
 _COMPARED = 1024
 """How many records are compared at once."""
@@ -90,8 +89,8 @@ class PatchBase:
 
     def remember(self, scan: Scan, name: str, layer: Layer) -> None:
         """Note that `scan` gave `layer`, whose document is called `name`."""
-        size = sum(inode.size for inode in layer.entries.values() if inode.mode & _TYPE == stat.S_IFREG)
-        self._save(scan, Base(scan="", layer=name, entries=len(layer.entries) + len(layer.links), bytes=size))
+        entries, size = extent(layer)
+        self._save(scan, Base(scan="", layer=name, entries=entries, bytes=size))
 
     def patch(self, scan: Scan, kind: Shaping) -> LayerPatch | None:
         """Return the layer of `scan`; None when it has to be made the slow way."""
@@ -155,7 +154,7 @@ class PatchBase:
 
     def _look_for_unchanged(self, base: Base, known: Values, scan: Scan, numbers: list[int]) -> Shards | None:
         """Return the shards before the objects of all files but `numbers` were found; None if one was not."""
-        shards = look(objects_of(self._context.sink))
+        shards = look(objects_directory(self._context.sink))
         unsettled = frozenset(range(256)) - base.shards.settled(shards)
         doubtful = [number for number, value in enumerate(known) if value and value[0] in unsettled]
         sizes = scan.size

@@ -188,7 +188,7 @@ def _absent(work: _Work, known: Values, wanted: Sequence[int]) -> set[bytes]:
     return absent(work.sink, digests)
 
 
-def objects_of(sink: FileSink) -> int:
+def objects_directory(sink: FileSink) -> int:
     """Return the descriptor of the directory of objects that a sink adds to, or -1."""
     return cast("StagingSink", sink).objects_fd if hasattr(sink, "objects_fd") else -1
 

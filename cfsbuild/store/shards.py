@@ -12,7 +12,7 @@ import time
 
 import msgspec
 
-RACY_NS = 2 * 10**9
+from cfsbuild.limits import RACY_NS
 
 
 class Shards(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

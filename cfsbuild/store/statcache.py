@@ -21,13 +21,12 @@ import msgspec
 from blake3 import blake3
 
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.limits import RACY_NS
 from cfsbuild.store.replacing import replacing
 from cfsbuild.tree import walk
 from cfsbuild.tree.scan import Scan, match
 
 Values = list[bytes | None]
-
-RACY_NS = 2 * 10**9
 
 _MAGIC = b"CFSSTAT1"
 _HEAD = struct.Struct("=qQQQ")

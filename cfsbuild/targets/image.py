@@ -10,7 +10,7 @@ import msgspec
 
 from cfsbuild.targets.kind import OutFile, PatchContext, TargetContext, TargetKind, TargetOutput
 from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
-from cfsbuild.tree.layer import Tree
+from cfsbuild.tree.layer import Tree, objects_of
 from cfsbuild.tree.patching import replace_each
 from cfsbuild.tree.paths import ROOT
 
@@ -46,7 +46,7 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
 
         entries = formatting(entries, lines.write)
     image = write_image(entries, format=recipe.format, algorithm=context.algorithm)
-    raw = context.sink.put_image(image, {inode.digest for inode in tree.entries.values() if inode.digest})
+    raw = context.sink.put_image(image, objects_of(tree.entries))
     del image
     context.sink.set_ref(name, raw)
     digest = raw.hex()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -142,6 +143,12 @@ def document_digest(data: bytes) -> str:
 def tree_digest(tree: Tree) -> str:
     """Return the content address of `tree`, equal for equal trees."""
     return document_digest(encode_tree(tree))
+
+
+def extent(layer: Layer) -> tuple[int, int]:
+    """Return how many names a layer has, and how many bytes of content."""
+    names = len(layer.entries) + len(layer.links)
+    return names, sum(inode.size for inode in layer.entries.values() if inode.mode & 0o170000 == stat.S_IFREG)
 
 
 def objects_of(entries: Mapping[bytes, Inode]) -> set[bytes]:
