@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ from cfsbuild.tree.memory import map_large_blocks
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store
+    from cfsbuild.store.transaction import Transaction
 
 PATIENCE = 1.0
 """Seconds that jobs under way are given to notice that the build is over."""
@@ -96,11 +97,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)
         run.all()
-        commit = Commit(transaction)
-        try:
-            run.write_files(transaction.open_object, commit)
-        finally:
-            commit.wait()
+        run.publish(transaction)
     save_state(path, _new_state(build))
     run.raise_failures()
     result = _result(build, time.monotonic() - began)
@@ -155,11 +152,18 @@ class _Run:
         if self._errors:
             raise failure(self._errors)
 
-    def write_files(self, open_image: Callable[[bytes], int], commit: Commit) -> None:
-        """Put the files of the targets that ran into the output directory, and commit meanwhile."""
-        for name, output in self._outputs.items():
-            records = write_outputs(self._build.output, output.files, open_image, commit)
-            self._build.done[name] = msgspec.structs.replace(self._build.done[name], files=records)
+    def publish(self, transaction: Transaction) -> None:
+        """Commit, and put the files of the targets that ran into the output directory meanwhile."""
+        commit = Commit(transaction)
+        try:
+            for name, output in self._outputs.items():
+                records = write_outputs(self._build.output, output.files, transaction.open_object, commit)
+                self._build.done[name] = msgspec.structs.replace(self._build.done[name], files=records)
+        except CfsError:
+            # What was built stays known, though its files could not be written.
+            commit.wait()
+            raise
+        commit.wait()
 
     def _submit_ready(self) -> None:
         ready = [name for name, inputs in self._waiting.items() if not inputs]

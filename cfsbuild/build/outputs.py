@@ -48,7 +48,7 @@ def write_outputs(
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as written:
             targets = [written.enter_context(replacing(_place(directory, file))) for file in files]
-            images = [open_image(bytes.fromhex(file.image)) if file.image else None for file in files]
+            images = [_opened(file, open_image, written) for file in files]
             if sum(len(file.data) for file in files) >= _WORTH_A_THREAD:
                 commit.begin()
             for file, target, image in zip(files, targets, images, strict=True):
@@ -79,22 +79,28 @@ def _record_of(directory: Path, file: OutFile) -> OutRecord:
     return _record(file.name, status, "" if file.image else digest_of(file.data))
 
 
+def _opened(file: OutFile, open_image: OpenImage, until: contextlib.ExitStack) -> int | None:
+    """Return a descriptor of the image that `file` is to hold, open until the context ends; None for data."""
+    if not file.image:
+        return None
+    image = open_image(bytes.fromhex(file.image))
+    until.callback(os.close, image)
+    return image
+
+
 def _copy_image(source: int, target: int) -> None:
-    """Share the image's extents with the descriptor `target`, or copy its bytes; closes `source`."""
+    """Share the image's extents with the descriptor `target`, or copy its bytes."""
     try:
-        try:
-            fcntl.ioctl(target, FICLONE, source)
-        except OSError as error:
-            if error.errno not in _NO_REFLINK:
-                raise
-            offset, size = 0, os.fstat(source).st_size
-            while offset < size:
-                count = os.sendfile(target, source, offset, size - offset)
-                if count == 0:
-                    raise StoreError("an image shrank while it was copied", reason="image-shrank") from error
-                offset += count
-    finally:
-        os.close(source)
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno not in _NO_REFLINK:
+            raise
+        offset, size = 0, os.fstat(source).st_size
+        while offset < size:
+            count = os.sendfile(target, source, offset, size - offset)
+            if count == 0:
+                raise StoreError("an image shrank while it was copied", reason="image-shrank") from error
+            offset += count
 
 
 def _record(name: str, status: os.stat_result, digest: str) -> OutRecord:

@@ -335,3 +335,18 @@ def test_conflicts_of_static_nodes_are_errors_of_the_recipe(project):
     with pytest.raises(CfsError, match="/etc/hostname") as caught:
         project.build()
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("failure", "kept"), [(KeyboardInterrupt(), False), (OSError(5, "I/O error"), True)])
+def test_what_was_built_is_kept_when_its_files_cannot_be_written_but_not_when_one_stops_it(
+    project, monkeypatch, failure, kept
+):
+    def fail(source, target):
+        raise failure
+
+    monkeypatch.setattr("cfsbuild.build.outputs._copy_image", fail)
+    with pytest.raises((KeyboardInterrupt, CfsError)):
+        project.build()
+    assert names(project.root / "out") == []
+    with Store.open(project.root / "store", read_only=True) as store:
+        assert (store.resolve("demo-1") is not None) is kept
