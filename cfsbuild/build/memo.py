@@ -4,9 +4,8 @@ A memo holds the digests of all recipe files, the environment that counts, a sig
 the plan, and what came out. When all of it still holds, the build is over before anything heavy is
 imported. When only sources changed, the plan is taken from the memo.
 
-File: the 8 bytes `CFSMEMO1`, the header's length (4 bytes, little endian), the header (msgpack), then the
-data of all signatures, one after the other. It lies in the user's state directory in the store, is written
-atomically, and is read only by the user who wrote it.
+File: the 8 bytes `CFSMEMO2`, the memo's BLAKE3 (64 hex digits), the memo (msgpack). It lies in the user's
+state directory in the store, is written atomically, and is read only by the user who wrote it.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ from cfsbuild.build.result import BuildResult
 from cfsbuild.build.sources import Signature, Sources, sign
 from cfsbuild.build.state import OutRecord, write_atomically
 
-MAGIC = b"CFSMEMO1"
-MEMO_VERSION = 1
+MAGIC = b"CFSMEMO2"
+MEMO_VERSION = 2
+
+_DIGEST = 64
+"""Hex digits of a BLAKE3 hash."""
 
 ENVIRONMENT = ("SOURCE_DATE_EPOCH",)
 """Variables that shape what a recipe means."""
@@ -51,14 +53,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A signature without its data, which follows the header; `size` is the data's length in bytes.
-
-    What was too young to be trusted when it was signed has the size -1 and no data.
-    """
+    """What of a signature is remembered. What was too young to be trusted when it was signed has no data."""
 
     path: str
-    tree: bool
-    size: int
+    tree: bool = False
+    data: bytes | None = None
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +80,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The header."""
+    """The document."""
 
     version: int = MEMO_VERSION
     program: str
@@ -135,12 +134,10 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
     """Compare the memo for `request`, if there is one, with what is there now."""
-    loaded = _load(memo_path(request))
-    if loaded is None:
-        return Recalled()
-    memo, blob = loaded
+    memo = _load(memo_path(request))
     if (
-        memo.version != MEMO_VERSION
+        memo is None
+        or memo.version != MEMO_VERSION
         or memo.request != request
         or memo.environment != environment(environ)
         or memo.program != program_identity()
@@ -150,14 +147,11 @@ def recall(request: Request, environ: Mapping[str, str]) -> Recalled:
         return Recalled()
     sources: dict[Path, Signature] = {}
     changed = []
-    offset = 0
     for record in memo.sources:
         path = Path(record.path)
         sources[path] = now = sign(path)
-        end = offset + max(record.size, 0)
-        if record.size < 0 or now.tree != record.tree or now.data != blob[offset:end]:
+        if (now.tree, now.data) != (record.tree, record.data):
             changed.append(record.path)
-        offset = end
     plans = tuple(built.plan for built in memo.built)
     if changed or not _outputs_hold(request, memo.built):
         return Recalled(plans=plans, sources=sources, changed=tuple(changed))
@@ -179,7 +173,6 @@ def remember(
     A source too young to be trusted is noted as changed: the next build looks again, but need not plan.
     """
     path = memo_path(request)
-    signatures = {source: None if known.racy else known for source, known in sources.signatures.items()}
     if inputs.texts is None:
         path.unlink(missing_ok=True)
         return False
@@ -189,20 +182,17 @@ def remember(
         environment=environment(environ),
         inputs=inputs,
         sources=tuple(
-            SourceRecord(str(source), known.tree, len(known.data))
-            if known is not None
-            else SourceRecord(str(source), tree=False, size=-1)
-            for source, known in signatures.items()
+            SourceRecord(str(source)) if known.racy else SourceRecord(str(source), known.tree, known.data)
+            for source, known in sources.signatures.items()
         ),
         built=tuple(built),
     )
     try:
-        header = msgspec.msgpack.encode(memo)
+        document = msgspec.msgpack.encode(memo)
     except UnicodeEncodeError:
         path.unlink(missing_ok=True)
         return False
-    data = [known.data for known in signatures.values() if known is not None]
-    write_atomically(path, MAGIC, len(header).to_bytes(4, "little"), header, *data)
+    write_atomically(path, MAGIC, digest_of(document).encode(), document)
     return True
 
 
@@ -231,18 +221,17 @@ def references(store: str, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _load(path: Path) -> tuple[Memo, bytes] | None:
-    """Return header and signature data; None when there is no memo that may be trusted."""
+def _load(path: Path) -> Memo | None:
+    """Return the memo at `path`; None when there is none that may be trusted."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
                 return None
             data = file.read()
-        start = len(MAGIC) + 4
-        end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-        if data[: len(MAGIC)] != MAGIC:
+        start = len(MAGIC) + _DIGEST
+        if data[:start] != MAGIC + digest_of(data[start:]).encode():
             return None
-        return msgspec.msgpack.decode(data[start:end], type=Memo), data[end:]
+        return msgspec.msgpack.decode(data[start:], type=Memo)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         # No memo, or one of another version of this program: a normal build follows.
         return None
