@@ -66,10 +66,18 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
     try:
         syscalls.umount(str(target), syscalls.MNT_DETACH if lazy else 0)
     except OSError as error:
-        hint = (
-            "something uses it still: see `fuser -vm`, or pass --lazy" if error.errno == errno.EBUSY else ""
-        )
-        raise MountError(f"cannot unmount {target}: {error.strerror}", resolution=hint) from error
+        hint = "something uses it still: see `fuser -vm`, or pass --lazy"
+        raise _refused(f"unmount {target}", error, busy=hint) from error
+
+
+def _refused(what: str, error: OSError, *, busy: str = "") -> MountError:
+    """Return what to tell when the kernel does not do `what`; `busy` is the hint when something is in use."""
+    hints = {errno.EPERM: "the kernel lets only root do that: try with sudo", errno.EBUSY: busy}
+    return MountError(
+        f"cannot {what}: {error.strerror}",
+        details=_words(error),
+        resolution=hints.get(error.errno or 0, ""),
+    )
 
 
 def best_verity(image: Path) -> tuple[bool, str]:
@@ -141,9 +149,7 @@ def _metadata_mount(fd: int, spec: MountSpec, *, acl: bool) -> Iterator[str]:
         try:
             _mount_erofs(fd, spec, directory, acl=acl)
         except OSError as error:
-            raise MountError(
-                f"cannot mount the metadata of {spec.image}: {error.strerror}", details=_words(error)
-            ) from error
+            raise _refused(f"mount the metadata of {spec.image}", error) from error
         try:
             yield directory
         finally:
@@ -166,7 +172,7 @@ def _mount_overlay(spec: MountSpec, metadata: str, target: Path) -> bool:
         refused = _attach(overlay_mount(spec, metadata), str(target), "")
     except OSError as error:
         if error.errno not in {errno.ENOSYS, errno.EINVAL}:
-            raise MountError(f"cannot mount {spec.image}: {error.strerror}", details=_words(error)) from error
+            raise _refused(f"mount {spec.image}", error) from error
         return _mount_classic(spec, metadata, target, _words(error))
     return spec.verity != "off" and "verity" not in refused
 

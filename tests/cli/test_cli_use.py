@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def rootfs(lab, run):
     (lab.directory / "rootfs.dump").write_text("\n".join(lines) + "\n")
     assert run("import", "rootfs.dump").status == 0
     return "rootfs"
+
+
+@can_mount
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_who_may_not_mount_is_told_that_only_root_may(lab, target):
+    lab.image()
+    program = ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-m", "cfsbuild"]
+    done = subprocess.run(
+        [*program, "mount", "a.cfs", target],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert "Operation not permitted" in done.stderr
+    assert "hint: the kernel lets only root do that: try with sudo" in done.stderr
 
 
 @can_mount
