@@ -13,6 +13,7 @@ from cfsbuild.build.cancelling import CancellableSink
 from cfsbuild.build.commit import Commit
 from cfsbuild.build.context import BuildContext, Done, failure
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
+from cfsbuild.build.memory import map_large_blocks
 from cfsbuild.build.node_job import run_node
 from cfsbuild.build.outputs import write_outputs
 from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, JobReport
@@ -38,7 +39,6 @@ from cfsbuild.store.durability import Durability
 from cfsbuild.store.meta import check_algorithm
 from cfsbuild.targets.kind import TargetKind, TargetOutput
 from cfsbuild.tree.cycles import cycle_collector_paused
-from cfsbuild.tree.memory import map_large_blocks
 
 if TYPE_CHECKING:
     from cfsbuild.store.store import Store

@@ -10,6 +10,7 @@ from cfsbuild.build import reasons as why
 from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import KEY_FORMAT, Components, canonical_json, digest_of, key_of, layers_digest
+from cfsbuild.build.memory import give_back
 from cfsbuild.build.outputs import altered
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import RAN
@@ -18,7 +19,6 @@ from cfsbuild.build.target_patch import patched_output
 from cfsbuild.build.unlabelled import unlabelled
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
-from cfsbuild.tree.memory import give_back
 
 
 def run_tree(build: BuildContext, job: Job) -> Done:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -10,20 +9,15 @@ from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.inodes import IFMT, Node, assemble
 from cfsbuild.erofs.layout import Layout, Listing, groups, place
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.dump import DumpEntry
 
 
 def build(entries: Iterable[DumpEntry], *, formats: tuple[int, int], algorithm: Algorithm) -> bytes:
     """Return the image of the tree that `entries` describe, in a version from the range `formats`."""
-    # A million nodes that all stay make every pass of the collector long and vain.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with cycle_collector_paused():
         root, version, flags = assemble(entries, formats=formats, algorithm=algorithm)
         return _write(place(root), version, flags)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _write(layout: Layout, version: int, flags: int) -> bytes:
