@@ -60,7 +60,8 @@ def read(  # noqa: PLR0913 (the tool's options)
     Raises `BuildError` for what cannot be read or changes meanwhile, `StoreFailedError` for the store.
     """
     listing = scan(root, threads=threads)
-    values: Iterable[bytes | None] = ingest_in_order(listing, algorithm=Algorithm.SHA256, threads=threads)
+    with contextlib.nullcontext() if xattrs == "none" else listing.asking():
+        values: Iterable[bytes | None] = ingest_in_order(listing, algorithm=Algorithm.SHA256, threads=threads)
     if digest_store is not None:
         values = list(values)
         wanted = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 
 import msgspec
 
@@ -52,14 +53,15 @@ def make_listing(
     """
     numbers = _without_sockets(context, scan, numbers)
     sink, state = context.sink, context.state
-    contents = ingest_tree(
-        scan,
-        sink,
-        cache=StatCache(state) if state is not None else None,
-        numbers=numbers,
-        listener=context.listener,
-        job=context.spec.name,
-    )
+    with scan.asking() if _wants_xattrs(preserve) else nullcontext():
+        contents = ingest_tree(
+            scan,
+            sink,
+            cache=StatCache(state) if state is not None else None,
+            numbers=numbers,
+            listener=context.listener,
+            job=context.spec.name,
+        )
     modes = scan.mode
     values = [contents[number] or b"" for number in numbers]
     for position, number in enumerate(numbers):
@@ -142,12 +144,16 @@ def _normal_modes(modes: Iterable[int], *, keep: bool) -> dict[int, int]:
     return result
 
 
+def _wants_xattrs(preserve: Collection[str]) -> bool:
+    return "xattrs" in preserve or "overlay-xattrs" in preserve
+
+
 def _xattrs(
     context: NodeContext, scan: Scan, numbers: Sequence[int], preserve: Collection[str]
 ) -> dict[int, Xattrs]:
     """Return the xattrs that are to be preserved, by position."""
     xattrs: dict[int, Xattrs] = {}
-    if ("xattrs" in preserve or "overlay-xattrs" in preserve) and scan.attributed:
+    if _wants_xattrs(preserve) and scan.attributed:
         for position, number in enumerate(numbers):
             found = read_xattrs(scan, number)
             if found:

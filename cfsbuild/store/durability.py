@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import threading
@@ -9,9 +10,7 @@ import threading
 from cfsbuild.store import syscalls
 
 WRITEBACK_BYTES = 64 << 20
-"""From this much on to be staged, the disk had better begin early."""
-
-_WRITEBACK_SECONDS = 0.25
+"""From this much on that was staged, the disk had better begin early."""
 
 _FEW_DIRECTORIES = 16
 """Up to this many directories are synced one by one; beyond, one syncfs is cheaper."""
@@ -30,31 +29,22 @@ class Durability(enum.Enum):
     EACH = "each"
 
 
-class EarlyWriteback:
-    """Lets the disk begin with staged files while more are staged, so that little is left for the commit.
+def begin_writeback(store_fd: int) -> None:
+    """Let the disk write what is staged while the caller does other work, so that less is left to a commit.
 
-    Nothing is promised and no failure told: the commit syncs once more, by a descriptor of its own, and is
-    told of what was not written since that was opened.
+    Once, and not while files are staged: each flush of the disk keeps those who create files waiting. Nothing
+    is promised and no failure told: the commit syncs once more, by a descriptor of its own, and is told of
+    what was not written since that was opened. Raises `OSError` when nothing can be begun.
     """
+    fd = syscalls.open_directory(".", dir_fd=store_fd)
 
-    def __init__(self, store_fd: int) -> None:
-        self._fd = syscalls.open_directory(".", dir_fd=store_fd)
-        self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="cfsbuild-writeback", daemon=True).start()
+    def write() -> None:
+        # The commit meets the same error, and tells.
+        with contextlib.suppress(OSError):
+            syscalls.sync_file_system(fd)
+        os.close(fd)
 
-    def stop(self) -> None:
-        """Begin nothing more; what was begun is not waited for."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        try:
-            while not self._stopped.wait(_WRITEBACK_SECONDS):
-                syscalls.sync_file_system(self._fd)
-        except OSError:
-            # The commit meets it, too, and tells.
-            return
-        finally:
-            os.close(self._fd)
+    threading.Thread(target=write, name="cfsbuild-writeback", daemon=True).start()
 
 
 def sync_files(fd: int, durability: Durability) -> None:

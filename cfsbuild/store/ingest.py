@@ -62,8 +62,8 @@ class StagingSink(FileSink, Protocol):
     durability: Durability
     gate: Gate
 
-    def expect(self, size: int) -> None:
-        """Prepare for `size` bytes."""
+    def written(self, size: int) -> None:
+        """Take note that `size` bytes were staged."""
 
     def known(self, digest: bytes, size: int) -> bool:
         """Say whether an object need not be written."""
@@ -243,7 +243,6 @@ def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list
     if staging is None:
         values, _ = _call(native, work, todo, (-1, -1, False))
         return values
-    staging.expect(sum(work.scan.size[number] for number in todo))
     with staging.gate.adding():
         sync = staging.durability is Durability.EACH
         values, states = _call(native, work, todo, (staging.staging_fd, staging.objects_fd, sync))
@@ -251,9 +250,11 @@ def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list
         staged: set[bytes] = set()
         present: dict[bytes, int] = {}
         damaged: dict[bytes, int] = {}
+        new = 0
         for number, value, state in zip(todo, values, states, strict=True):
             if state == _STAGED:
                 staged.add(value)
+                new += sizes[number]
             elif state == _PRESENT:
                 present.setdefault(value, number)
             elif state == _DAMAGED:
@@ -262,6 +263,7 @@ def _native_ingest(native: ModuleType, work: _Work, todo: Sequence[int]) -> list
     damaged |= {digest: at for digest, at in present.items() if not staging.known(digest, sizes[at])}
     for digest, number in damaged.items():
         _add_again(work, number, digest)
+    staging.written(new)
     return values
 
 

@@ -17,7 +17,7 @@ from cfsbuild.errors import InputError, StoreError
 from cfsbuild.fsverity import digest as fsverity
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.store import contents, layout, publish, sources, verity
-from cfsbuild.store.durability import WRITEBACK_BYTES, Durability, EarlyWriteback
+from cfsbuild.store.durability import WRITEBACK_BYTES, Durability, begin_writeback
 from cfsbuild.store.gate import Gate
 from cfsbuild.store.objects import trash_batches
 from cfsbuild.store.results import NodeResult, encode_result
@@ -67,7 +67,6 @@ class Transaction:
         self._replace: set[bytes] = set()
         """Objects that are in the store but wrong: ours take their place."""
         self._images: set[bytes] = set()
-        self._writeback: EarlyWriteback | None = None
 
     def add_bytes(self, data: bytes, /) -> bytes:
         """Take `data` in as an object; return its raw digest."""
@@ -127,17 +126,6 @@ class Transaction:
         self._stage(digest, data)
         return digest
 
-    def expect(self, size: int) -> None:
-        """Prepare for `size` bytes that are about to be staged."""
-        if self.durability is Durability.BATCH and size >= WRITEBACK_BYTES and self._writeback is None:
-            with self._store.errors("write to"):
-                self._writeback = EarlyWriteback(self._store.fd)
-
-    def _stop_writeback(self) -> None:
-        if self._writeback is not None:
-            self._writeback.stop()
-            self._writeback = None
-
     def adopt(self, digests: Iterable[bytes]) -> None:
         """Take responsibility for objects that were written, completely, to `staging_fd` by other means."""
         digests = [layout.check_digest(digest, self.algorithm) for digest in digests]
@@ -147,6 +135,12 @@ class Transaction:
                     verity.seal(self.staging_fd, layout.object_name(digest), digest, self.algorithm)
         with self._lock:
             self._pending.objects.update(digests)
+
+    def written(self, size: int) -> None:
+        """Take note that `size` bytes were staged, and that other work comes before more or the commit."""
+        if self.durability is Durability.BATCH and size >= WRITEBACK_BYTES:
+            with self._store.errors("write to"):
+                begin_writeback(self._store.fd)
 
     def put_layer(self, layer: Layer) -> str:
         """Store a layer document; return its name."""
@@ -232,7 +226,6 @@ class Transaction:
 
     def commit(self) -> None:
         """Publish everything that was added since the last commit, durably. The transaction stays open."""
-        self._stop_writeback()
         with self._store.errors("write to"), self.gate.committing():
             pending, self._pending = self._pending, publish.Pending()
             pending.replace = self._replace & pending.objects
@@ -249,7 +242,6 @@ class Transaction:
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Discard what was not committed."""
-        self._stop_writeback()
         if not self.gate.close(patience=_PATIENCE):
             # A thread still writes there: its directory stays until this process ends and anybody removes it.
             return

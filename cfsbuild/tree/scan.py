@@ -7,11 +7,12 @@ symbolic link is followed, except to reach the directory itself.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -173,6 +174,29 @@ class Scan:
         finally:
             os.close(fd)
         return {number for number, flag in enumerate(flags) if flag} if any(flags) else ()
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Find out what `attributed` is while the extension module does other work, such as reading contents.
+
+        Nobody waits for it when that work fails or is interrupted. Without the extension module nothing is
+        done, since only one thread at a time runs Python.
+        """
+        if extension("cfsbuild.tree._scan") is None:
+            yield
+            return
+
+        import threading  # noqa: PLC0415 (nothing to ask about when nothing changed)
+
+        def ask() -> None:
+            # Who uses `attributed` asks again then, and is told.
+            with contextlib.suppress(BuildError):
+                _ = self.attributed
+
+        thread = threading.Thread(target=ask, name="cfsbuild-xattrs", daemon=True)
+        thread.start()
+        yield
+        thread.join()
 
     def _asked(self) -> set[int]:
         """Return the numbers of the entries that have extended attributes, or cannot be asked."""

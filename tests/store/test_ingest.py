@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -323,3 +324,36 @@ def test_a_listener_that_raises_stops_the_work(source) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         ingest_tree(scan(source), HashOnly(Algorithm.SHA256), listener=stop, threads=1)
+
+
+def test_what_a_device_does_not_take_directly_goes_through_the_page_cache(source, tmp_path) -> None:
+    if extension("cfsbuild.store._ingest") is None:
+        pytest.skip("the extension module is not built")
+    if subprocess.run(["which", "strace"], check=False, capture_output=True).returncode:
+        pytest.skip("program `strace` is not installed")
+    Store.init(tmp_path / "store").close()
+    script = tmp_path / "ingest.py"
+    script.write_text(INGEST)
+    trace = tmp_path / "trace"
+    inject = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EINVAL:when=1"]
+    run = [sys.executable, str(script), str(source), str(tmp_path / "store")]
+    subprocess.run(["strace", "-f", "-o", str(trace), *inject, *run], check=True)
+    assert "(INJECTED)" in trace.read_text()
+    for value in expected(source, Algorithm.SHA256).values():
+        if value is not None and len(value) == 32:
+            name = value.hex()
+            file = tmp_path / "store" / "objects" / name[:2] / name[2:]
+            assert digest_bytes(file.read_bytes(), Algorithm.SHA256) == value
+
+
+INGEST = """
+import sys
+from pathlib import Path
+from cfsbuild.store.ingest import ingest_tree
+from cfsbuild.store.store import Store
+from cfsbuild.tree.scan import scan
+
+with Store.open(Path(sys.argv[2])) as store, store.transaction() as transaction:
+    ingest_tree(scan(Path(sys.argv[1])), transaction, threads=1)
+    transaction.commit()
+"""

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLAIM = 32, THREADS_MAX = 256, POLL_NS = 50 * 1000 * 1000 };
+enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, POLL_NS = 50 * 1000 * 1000 };
 
 static void fail(struct batch *b, size_t index, int error)
 {
@@ -38,18 +38,39 @@ static ssize_t read_all(int fd, uint8_t *to, size_t size)
     return (ssize_t)got;
 }
 
-int write_all(int fd, const uint8_t *from, size_t size)
+int write_all(int fd, const uint8_t *from, size_t size, uint64_t at)
 {
     while (size) {
-        const ssize_t n = write(fd, from, size);
+        const ssize_t n = pwrite(fd, from, size, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return errno + WRITING;
         from += n;
         size -= (size_t)n;
+        at += (uint64_t)n;
     }
     return 0;
+}
+
+void through_page_cache(int fd)
+{
+    const int flags = fcntl(fd, F_GETFL);
+
+    if (flags >= 0 && flags & O_DIRECT)
+        fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+}
+
+/* Writes a piece to the spool; through the page cache if it is not fit for O_DIRECT: the last of a file, or
+ * all, where a device has larger sectors. */
+static int write_piece(int spool, const uint8_t *from, size_t size, uint64_t at)
+{
+    const int error = size % BLOCK ? EINVAL + WRITING : write_all(spool, from, size, at);
+
+    if (error != EINVAL + WRITING)
+        return error;
+    through_page_cache(spool);
+    return write_all(spool, from, size, at);
 }
 
 static void finished(struct batch *b, size_t index, int64_t size)
@@ -125,7 +146,7 @@ static int pass(struct batch *b, struct merkle *m, int from, int spool, uint64_t
         if (atomic_load(&b->stop))
             return EINTR;
         if (spool >= 0) {
-            const int error = write_all(spool, m->arena, (size_t)got);
+            const int error = write_piece(spool, m->arena, (size_t)got, *total);
             if (error)
                 return error;
         }
@@ -189,18 +210,37 @@ static void one(struct batch *b, struct merkle *m, size_t index)
         fail(b, index, error);
 }
 
-/* Large files first, so that none of them is begun when all else is done. */
-static void work(struct batch *b, struct merkle *m)
+static void large_ones(struct batch *b, struct merkle *m)
 {
     size_t i;
 
     while (b->expected && !atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next_large, 1)) < b->count)
         if (b->expected[i] > ARENA)
             one(b, m, i);
+}
+
+static void small_ones(struct batch *b, struct merkle *m)
+{
+    size_t i;
+
     while (!atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next, CLAIM)) < b->count)
         for (const size_t end = i + CLAIM; i < end && i < b->count && !atomic_load(&b->stop); i++)
             if (!b->expected || b->expected[i] <= ARENA)
                 one(b, m, i);
+}
+
+/* Large files first, so that none of them is begun when all else is done. From a cold cache they wait for the
+ * disk's bandwidth and small files for its latency, so that threads beyond the first few do the latter
+ * meanwhile. */
+static void work(struct batch *b, struct merkle *m)
+{
+    if (atomic_fetch_add(&b->begun, 1) < LARGE_FIRST) {
+        large_ones(b, m);
+        small_ones(b, m);
+    } else {
+        small_ones(b, m);
+        large_ones(b, m);
+    }
     flush(b, m);
 }
 

@@ -22,8 +22,8 @@ struct batch_hooks {
     int (*check)(void *context, size_t index, const struct stat *now);
     /* Takes a small file with its digest. */
     int (*keep)(void *context, size_t index, const uint8_t *digest, const uint8_t *data, size_t size);
-    /* Opens a file for the content of a large one, which is open as source. Sets *cloned when it holds
-     * that content already: it is then read in the place of source. */
+    /* Opens a file, perhaps with O_DIRECT, for the content of a large one, which is open as source. Sets
+     * *cloned when it holds that content already: it is then read in the place of source. */
     int (*spool)(void *context, size_t index, int source, int *spool, int *cloned);
     /* Ends what spool opened, and closes it; digest is NULL when the work failed. */
     int (*settle)(void *context, size_t index, int spool, const uint8_t *digest);
@@ -52,6 +52,7 @@ struct batch {
     int error;
     /* private */
     atomic_size_t next, next_large;
+    atomic_uint begun; /* threads */
     atomic_int stop;
     unsigned running;
     pthread_mutex_t lock;
@@ -61,7 +62,10 @@ struct batch {
 /* Returns 0, or -1: then error is set (EINTR when poll stopped the work). */
 int batch_run(struct batch *b);
 
-/* Writes `size` bytes to `fd`. Returns 0, or errno + WRITING. */
-int write_all(int fd, const uint8_t *from, size_t size);
+/* Writes `size` bytes to `fd`, `at` bytes from its start. Returns 0, or errno + WRITING. */
+int write_all(int fd, const uint8_t *from, size_t size, uint64_t at);
+
+/* Ends O_DIRECT for `fd`, if it was on. */
+void through_page_cache(int fd);
 
 #endif

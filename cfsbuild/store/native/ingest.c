@@ -17,7 +17,7 @@
 
 enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2, DAMAGED = 3 };
 
-enum { NAME_ROOM = 2 * HASH_MAX + 2 };
+enum { NAME_ROOM = 2 * HASH_MAX + 2, READ_ONLY = 0444 };
 
 struct ingest {
     struct batch batch;
@@ -85,10 +85,17 @@ static int holds(const struct ingest *in, const char *name, const uint8_t *data,
     return object >= 0 && at == size;
 }
 
-/* Makes a new file read-only and closes it, whatever happened before. Returns 0 or an error. */
+/* Closes a new file, whatever happened before, and makes sure that it is read-only. Returns 0 or an error. */
 static int seal(const struct ingest *in, int fd, int error)
 {
-    if (!error && (fchmod(fd, 0444) || (in->sync && fsync(fd))))
+    struct stat st;
+
+    if (!error && fstat(fd, &st))
+        error = errno + WRITING;
+    /* Only a umask or a default ACL can have taken bits away; to set them costs the file system a transaction. */
+    if (!error && (st.st_mode & 07777) != READ_ONLY && fchmod(fd, READ_ONLY))
+        error = errno + WRITING;
+    if (!error && in->sync && fsync(fd))
         error = errno + WRITING;
     if (close(fd) && !error)
         error = errno + WRITING;
@@ -97,7 +104,7 @@ static int seal(const struct ingest *in, int fd, int error)
 
 static int create(const struct ingest *in, const char *name)
 {
-    return openat(in->staging, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return openat(in->staging, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, READ_ONLY);
 }
 
 static void temporary_name(const struct ingest *in, size_t index, char *name)
@@ -123,7 +130,7 @@ static int give_name(const struct ingest *in, const char *temporary, const char 
 
 static int write_new(const struct ingest *in, int fd, const char *name, const uint8_t *data, size_t size)
 {
-    const int error = seal(in, fd, write_all(fd, data, size));
+    const int error = seal(in, fd, write_all(fd, data, size, 0));
 
     if (error)
         unlinkat(in->staging, name, 0);
@@ -173,6 +180,10 @@ static int spool(void *context, size_t index, int source, int *file, int *cloned
         return errno + WRITING;
     /* What is hashed is then what the clone holds, so that a later change of the source does not matter. */
     *cloned = !ioctl(*file, FICLONE, source);
+    /* Few builds read soon what they have stored. Without the page cache nothing is copied once more, nothing
+     * else is driven out of it, and the commit finds the content on the disk. */
+    if (!*cloned)
+        fcntl(*file, F_SETFL, O_DIRECT);
     return 0;
 }
 
@@ -183,6 +194,7 @@ static int settle(void *context, size_t index, int file, const uint8_t *digest)
     struct stat st;
     int error = fstat(file, &st) ? errno + WRITING : 0;
 
+    through_page_cache(file);
     temporary_name(in, index, temporary);
     if (!error && digest) {
         object_name(in, digest, name);
