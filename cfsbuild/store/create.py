@@ -62,13 +62,11 @@ def _fill(fd: int, algorithm: Algorithm) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(layout.ROOM, dir_fd=fd)
     make_rooms(fd)
-    staged = Staging(fd)
-    try:
+    with Staging(fd) as staged:
+        staged.make()
         name = staged.new_name()
         syscalls.write_file(staged.fd, name, new_meta(algorithm), sync=True)
         with contextlib.suppress(FileExistsError):
             syscalls.rename_new(staged.fd, name, fd, layout.META)
             verity.enable_meta(fd, algorithm)
-    finally:
-        staged.close()
     syscalls.sync_file_system(fd)

@@ -15,18 +15,35 @@ from cfsbuild.store import layout, locks, syscalls
 
 
 class Staging:
-    """A staging directory that this process holds. `name` is its name below `cfsbuild/staging`."""
+    """A staging directory that this process holds. `name` is its name below `cfsbuild/staging`.
+
+    It is made inside the block that removes it, by `make`: a signal at any moment leaves nothing behind.
+    """
 
     def __init__(self, store_fd: int) -> None:
         self._parent = syscalls.open_directory(layout.STAGING, dir_fd=store_fd)
-        try:
-            self.name, self.fd = _create(self._parent)
-        except BaseException:
-            os.close(self._parent)
-            raise
+        self.name = ""
+        self.fd = -1
+        self._settled = False
         self._lock = threading.Lock()
         self._count = 0
         self._shards: set[str] = set()
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Remove the directory if it is still there. Raises `OSError`, unless an error is on its way."""
+        with contextlib.suppress(*([] if error is None else [OSError])):
+            self.close()
+
+    def make(self) -> None:
+        """Make and lock the directory. Raises `OSError`."""
+        while self.fd < 0:
+            self.name = f"{os.getpid()}-{os.urandom(8).hex()}"
+            os.mkdir(self.name, 0o700, dir_fd=self._parent)
+            # Another process's cleaning may be faster than our lock.
+            self.fd = _hold(self.name, self._parent)
 
     def new_name(self) -> str:
         """Return a name in the directory that nothing has yet."""
@@ -49,28 +66,30 @@ class Staging:
         """Take note that the shard's directory has been moved away."""
         self._shards.discard(shard)
 
+    def leave(self) -> None:
+        """Let the directory be: a thread still writes there. The next transaction of anybody removes it."""
+        self._settled = True
+
     def close(self) -> None:
-        """Remove the directory and all that is in it. Raises `OSError`; the lock is given up in any case."""
-        try:
-            syscalls.remove_tree(self._parent, self.name)
-        finally:
-            os.close(self.fd)
-            os.close(self._parent)
+        """Remove the directory and all that is in it, once.
 
-
-def _create(parent: int) -> tuple[str, int]:
-    """Make and lock a staging directory; another process's cleaning may be faster than our lock."""
-    while True:
-        name = f"{os.getpid()}-{os.urandom(8).hex()}"
-        os.mkdir(name, 0o700, dir_fd=parent)
+        Raises `OSError`; the lock is given up then too. After anything else that interrupts it, close again.
+        """
+        if self._settled:
+            return
         try:
-            fd = _hold(name, parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=parent)
+            if self.name:
+                syscalls.remove_tree(self._parent, self.name)
+        except OSError:
+            self._release()
             raise
-        if fd >= 0:
-            return name, fd
+        self._release()
+
+    def _release(self) -> None:
+        self._settled = True
+        if self.fd >= 0:
+            os.close(self.fd)
+        os.close(self._parent)
 
 
 def _hold(name: str, parent: int) -> int:

@@ -146,8 +146,11 @@ class Store:
                 access.make_rooms(self.fd)
                 stack.enter_context(locks.shared(self.fd))
                 staging.remove_leftovers(self.fd)
-                staged = staging.Staging(self.fd)
-            yield stack.enter_context(Transaction(self, staged, durability))
+                staged = stack.enter_context(staging.Staging(self.fd))
+                staged.make()
+            # A block of its own: whatever interrupts how it ends, the stack removes the directory.
+            with Transaction(self, staged, durability) as transaction:
+                yield transaction
 
     def has(self, digest: bytes) -> bool:
         """Say whether an object is in the store. Outside a transaction or lease that may change any time."""

@@ -243,7 +243,7 @@ class Transaction:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Discard what was not committed."""
         if not self.gate.close(patience=_PATIENCE):
-            # A thread still writes there: its directory stays until this process ends and anybody removes it.
+            self._staging.leave()
             return
         try:
             self._staging.close()

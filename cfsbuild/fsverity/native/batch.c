@@ -38,7 +38,7 @@ static ssize_t read_all(int fd, uint8_t *to, size_t size)
     return (ssize_t)got;
 }
 
-int write_all(int fd, const uint8_t *from, size_t size, uint64_t at)
+static int write_all(int fd, const uint8_t *from, size_t size, uint64_t at)
 {
     while (size) {
         const ssize_t n = pwrite(fd, from, size, (off_t)at);
@@ -53,24 +53,33 @@ int write_all(int fd, const uint8_t *from, size_t size, uint64_t at)
     return 0;
 }
 
-void through_page_cache(int fd)
+static int is_direct(int fd)
 {
     const int flags = fcntl(fd, F_GETFL);
 
-    if (flags >= 0 && flags & O_DIRECT)
-        fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+    return flags >= 0 && flags & O_DIRECT;
 }
 
-/* Writes a piece to the spool; through the page cache if it is not fit for O_DIRECT: the last of a file, or
- * all, where a device has larger sectors. */
-static int write_piece(int spool, const uint8_t *from, size_t size, uint64_t at)
+void through_page_cache(int fd)
 {
-    const int error = size % BLOCK ? EINVAL + WRITING : write_all(spool, from, size, at);
+    if (is_direct(fd))
+        fcntl(fd, F_SETFL, 0);
+}
 
-    if (error != EINVAL + WRITING)
+int write_content(int fd, const uint8_t *from, size_t size, uint64_t at)
+{
+    const size_t whole = is_direct(fd) ? size - size % BLOCK : size;
+    int error = write_all(fd, from, whole, at);
+
+    /* A device with larger sectors. */
+    if (error == EINVAL + WRITING && is_direct(fd)) {
+        through_page_cache(fd);
+        error = write_all(fd, from, whole, at);
+    }
+    if (error || whole == size)
         return error;
-    through_page_cache(spool);
-    return write_all(spool, from, size, at);
+    through_page_cache(fd);
+    return write_all(fd, from + whole, size - whole, at + whole);
 }
 
 static void finished(struct batch *b, size_t index, int64_t size)
@@ -146,7 +155,7 @@ static int pass(struct batch *b, struct merkle *m, int from, int spool, uint64_t
         if (atomic_load(&b->stop))
             return EINTR;
         if (spool >= 0) {
-            const int error = write_piece(spool, m->arena, (size_t)got, *total);
+            const int error = write_content(spool, m->arena, (size_t)got, *total);
             if (error)
                 return error;
         }

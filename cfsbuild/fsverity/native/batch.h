@@ -62,8 +62,9 @@ struct batch {
 /* Returns 0, or -1: then error is set (EINTR when poll stopped the work). */
 int batch_run(struct batch *b);
 
-/* Writes `size` bytes to `fd`, `at` bytes from its start. Returns 0, or errno + WRITING. */
-int write_all(int fd, const uint8_t *from, size_t size, uint64_t at);
+/* Writes `size` bytes to `fd`, `at` bytes from its start. With O_DIRECT, `from` and `at` are whole blocks, and what
+ * cannot be written so goes through the page cache: the last bytes, or all. Returns 0, or errno + WRITING. */
+int write_content(int fd, const uint8_t *from, size_t size, uint64_t at);
 
 /* Ends O_DIRECT for `fd`, if it was on. */
 void through_page_cache(int fd);

@@ -17,7 +17,7 @@
 
 enum { NOT_KEPT = 0, STAGED = 1, PRESENT = 2, DAMAGED = 3 };
 
-enum { NAME_ROOM = 2 * HASH_MAX + 2, READ_ONLY = 0444 };
+enum { NAME_ROOM = 2 * HASH_MAX + 2, READ_ONLY = 0444, DIRECT_BYTES = 1 << 16 };
 
 struct ingest {
     struct batch batch;
@@ -107,6 +107,13 @@ static int create(const struct ingest *in, const char *name)
     return openat(in->staging, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, READ_ONLY);
 }
 
+/* Few builds read soon what they have stored. Without the page cache nothing is copied once more, nothing else is
+ * driven out of it, and the commit finds the content on the disk. Not every file system can. */
+static void past_page_cache(int fd)
+{
+    fcntl(fd, F_SETFL, O_DIRECT);
+}
+
 static void temporary_name(const struct ingest *in, size_t index, char *name)
 {
     snprintf(name, NAME_ROOM, "ingest-%u-%zu", in->serial, index);
@@ -130,7 +137,9 @@ static int give_name(const struct ingest *in, const char *temporary, const char 
 
 static int write_new(const struct ingest *in, int fd, const char *name, const uint8_t *data, size_t size)
 {
-    const int error = seal(in, fd, write_all(fd, data, size, 0));
+    if (size >= DIRECT_BYTES)
+        past_page_cache(fd);
+    const int error = seal(in, fd, write_content(fd, data, size, 0));
 
     if (error)
         unlinkat(in->staging, name, 0);
@@ -180,10 +189,8 @@ static int spool(void *context, size_t index, int source, int *file, int *cloned
         return errno + WRITING;
     /* What is hashed is then what the clone holds, so that a later change of the source does not matter. */
     *cloned = !ioctl(*file, FICLONE, source);
-    /* Few builds read soon what they have stored. Without the page cache nothing is copied once more, nothing
-     * else is driven out of it, and the commit finds the content on the disk. */
     if (!*cloned)
-        fcntl(*file, F_SETFL, O_DIRECT);
+        past_page_cache(*file);
     return 0;
 }
 
