@@ -23,7 +23,8 @@ from cfsbuild.cli.images import (
 )
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import InputError, Problem, VerificationError
+from cfsbuild.cli.signatures import check_signature
+from cfsbuild.errors import InputError, Problem, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
@@ -41,7 +42,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What was checked, and what is wrong. `bytes` counts the contents that were read."""
+    """What was checked, and what is wrong. `bytes` counts what was read; `signers` are ids of keys."""
 
     version: int = VERIFICATION_VERSION
     image: str
@@ -50,6 +51,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     objects: int = 0
     bytes: int = 0
     undigested: int = 0
+    signers: list[str] = []
     faults: list[Fault] = []
 
 
@@ -71,16 +73,48 @@ class NotVerifiedError(VerificationError):
 @click.option("--digest", metavar="HEX", help="The digest that the image must have.")
 @click.option("--structure", "only_structure", is_flag=True, help="Do not look at the objects.")
 @objects_option("Also look for objects in DIR (may be repeated).")
+@click.option(
+    "--key",
+    "keys",
+    metavar="PUB",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also check that the owner of the public key in PUB signed it (may be repeated).",
+)
+@click.option(
+    "--threshold", metavar="N", type=click.IntRange(min=1), help="How many of the keys must have signed [1]."
+)
+@click.option(
+    "--signature",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The signature file [IMAGE.dsse].",
+)
 @image_argument()
 @pass_settings
-def command(
-    settings: Settings, image: str, *, digest: str | None, only_structure: bool, objects: tuple[Path, ...]
+def command(  # noqa: PLR0913 (one parameter an option)
+    settings: Settings,
+    image: str,
+    *,
+    digest: str | None,
+    only_structure: bool,
+    objects: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    threshold: int | None,
+    signature: Path | None,
 ) -> int:
     """Check that IMAGE is well-formed, has the right digest, and that every object it names is intact.
 
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
+    if (threshold is not None or signature is not None) and not keys:
+        raise UsageError(
+            "--threshold and --signature need the keys that are trusted",
+            resolution="add --key PUB",
+            reason="usage",
+        )
     found: dict[bytes, DumpEntry] = {}
+    signers: list[str] = []
     undigested = total = 0
     name, opened = image, _open(settings, image)
     if isinstance(opened, Fault):
@@ -89,6 +123,7 @@ def command(
         name = opened.name
         actual, faults = _check_image(opened, (digest or opened.expected).lower())
     if not faults and not isinstance(opened, Fault):
+        signers, faults = _signers(opened, keys, threshold or 1, signature)
         found, undigested = _named_objects(opened)
     if not only_structure and found:
         checked, total = _object_faults(object_directories(settings, objects), found, settings.job_count)
@@ -100,6 +135,7 @@ def command(
         objects=0 if only_structure else len(found),
         bytes=total,
         undigested=undigested,
+        signers=signers,
         faults=faults,
     )
     if settings.json:
@@ -137,6 +173,18 @@ def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
     except VerificationError as error:
         fault = Fault(error.reason, error.brief, error.details)
         return image_digest(image.name, image.data, wanted), [fault]
+
+
+def _signers(
+    image: Image, keys: tuple[Path, ...], threshold: int, signature: Path | None
+) -> tuple[list[str], list[Fault]]:
+    """Return which of the keys signed the image, and what is wrong with that."""
+    if not keys:
+        return [], []
+    try:
+        return check_signature(image, keys, threshold, signature), []
+    except VerificationError as error:
+        return [], [Fault(error.reason, error.brief, error.details, error.resolution)]
 
 
 def _named_objects(image: Image) -> tuple[dict[bytes, DumpEntry], int]:
@@ -232,6 +280,7 @@ def _wrong_size(size: int, entry: DumpEntry) -> Fault:
 def _lines(result: Verification, *, only_structure: bool) -> Iterator[str]:
     yield f"{result.image}: ok"
     yield f"  digest   {result.digest}"
+    yield from (f"  signed   by {signer}" for signer in result.signers)
     if only_structure:
         yield "  objects  not checked"
         return

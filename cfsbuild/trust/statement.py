@@ -1,0 +1,86 @@
+"""What is signed of an image: its name and version, and the digest, format and size of its file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from cfsbuild.errors import UsageError, VerificationError
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.trust import canonical
+
+PAYLOAD_TYPE = "application/vnd.cfsbuild.image.v1+json"
+STATEMENT_BYTES = 1 << 16
+
+_Text = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]*\Z", max_length=255)]
+_Digest = Annotated[
+    str, msgspec.Meta(pattern=r"\Afsverity-(sha256-12:[0-9a-f]{64}|sha512-12:[0-9a-f]{128})\Z")
+]
+
+
+class ImageFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An image file: fs-verity digest as composefs-rs writes it (hash, log2 of the block size), bytes."""
+
+    digest: _Digest
+    format: Literal["erofs.v0", "erofs.v1"]
+    size: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+
+
+class ImageStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """That an image of this name and version is this file; printable ASCII without spaces."""
+
+    v: Literal[1] = 1
+    type: Literal["cfsbuild.image"] = "cfsbuild.image"
+    name: Annotated[_Text, msgspec.Meta(min_length=1)]
+    version: _Text
+    image: ImageFile
+
+
+def image_file(digest: bytes, image_format: int, size: int) -> ImageFile:
+    """Return how documents describe an image file. Raises `UsageError` for a format other than 0 and 1."""
+    if image_format not in range(len(_FORMATS)):
+        raise UsageError(
+            f"images of format {image_format} are not signed",
+            resolution="import the image's dump: formats 0 and 1 can be signed",
+            reason="format",
+        )
+    algorithm = Algorithm.SHA256 if len(digest) == Algorithm.SHA256.digest_size else Algorithm.SHA512
+    return ImageFile(f"{algorithm.repository_name}:{digest.hex()}", _FORMATS[image_format], size)
+
+
+_FORMATS: tuple[Literal["erofs.v0", "erofs.v1"], ...] = ("erofs.v0", "erofs.v1")
+
+
+def encode_statement(statement: ImageStatement) -> bytes:
+    """Return a statement's only encoding. Raises `UsageError` for a name or version that it cannot have."""
+    data = canonical.encode(statement)
+    try:
+        decode_statement(data)
+    except VerificationError as error:
+        raise UsageError(
+            f"{statement.name!r} {statement.version!r} cannot be signed",
+            details=error.details,
+            resolution="use printable ASCII without spaces for name and version",
+            reason="name",
+        ) from error
+    return data
+
+
+def decode_statement(data: bytes) -> ImageStatement:
+    """Return the statement that `data` encodes. Raises `VerificationError` (reason `malformed`)."""
+    return canonical.decode(data, ImageStatement, what="the signed statement", limit=STATEMENT_BYTES)
+
+
+def check_is_about(statement: ImageStatement, image: ImageFile, name: str) -> None:
+    """Raise `VerificationError` (reason `signature-other-image`) if a statement is about another file."""
+    if statement.image != image:
+        raise VerificationError(
+            f"the signature is not of {name}",
+            details=f"signed   {_show(statement.image)}\npresent  {_show(image)}",
+            reason="signature-other-image",
+        )
+
+
+def _show(image: ImageFile) -> str:
+    return f"{image.digest}, {image.format}, {image.size} bytes"

@@ -1,0 +1,35 @@
+"""Keys that are slow to make, once; and the programs that say whether we are right."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from cfsbuild.trust.keys import KeyAlgorithm, generate
+
+
+@pytest.fixture(scope="session")
+def key_of():
+    made = {}
+
+    def key(algorithm, number=0):
+        if (algorithm, number) not in made:
+            made[algorithm, number] = generate(KeyAlgorithm(algorithm))
+        return made[algorithm, number]
+
+    return key
+
+
+@pytest.fixture(scope="session")
+def openssl():
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+
+    def call(*arguments, given=None):
+        done = subprocess.run(
+            ["openssl", *map(str, arguments)], input=given, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call

@@ -1,0 +1,115 @@
+"""Keys and their signatures agree with openssl, in both directions."""
+
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+
+from cfsbuild.errors import InputError
+from cfsbuild.trust import keys
+from cfsbuild.trust.key_files import public_pem, write_key_pair
+from cfsbuild.trust.keys import KeyAlgorithm
+
+MESSAGE = b"what is signed \0 \xff" * 9
+ALL = [algorithm.value for algorithm in KeyAlgorithm]
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_a_key_knows_its_kind(key_of, algorithm):
+    key = key_of(algorithm)
+    assert keys.algorithm_of(key).value == algorithm
+    assert keys.algorithm_of(key.public_key()).value == algorithm
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_the_id_is_that_of_the_public_key_in_der(key_of, openssl, algorithm):
+    public = key_of(algorithm).public_key()
+    der = openssl("pkey", "-pubin", "-outform", "DER", given=public_pem(public))
+    assert keys.key_id(public) == hashlib.sha256(der).hexdigest()[:32]
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_openssl_verifies_what_we_sign(key_of, openssl, tmp_path, algorithm):
+    key = key_of(algorithm)
+    for name, data in (
+        ("message", MESSAGE),
+        ("signature", keys.sign(key, MESSAGE)),
+        ("public", public_pem(key.public_key())),
+    ):
+        (tmp_path / name).write_bytes(data)
+    public, signature, message = (tmp_path / name for name in ("public", "signature", "message"))
+    if algorithm == "ed25519":
+        openssl(
+            "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", public, "-sigfile", signature, "-in", message
+        )
+    else:
+        assert b"OK" in openssl("dgst", "-sha256", "-verify", public, "-signature", signature, message)
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_we_verify_what_openssl_signs(key_of, openssl, tmp_path, algorithm):
+    key = key_of(algorithm)
+    private, _ = write_key_pair(tmp_path / "k", key)
+    (tmp_path / "message").write_bytes(MESSAGE)
+    if algorithm == "ed25519":
+        openssl(
+            *("pkeyutl", "-sign", "-rawin", "-inkey", private),
+            *("-in", tmp_path / "message", "-out", tmp_path / "signature"),
+        )
+    else:
+        openssl("dgst", "-sha256", "-sign", private, "-out", tmp_path / "signature", tmp_path / "message")
+    signature = (tmp_path / "signature").read_bytes()
+    assert keys.verifies(key.public_key(), MESSAGE, signature)
+    assert not keys.verifies(key.public_key(), MESSAGE + b"!", signature)
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_signing_again_gives_the_same_bytes(key_of, algorithm):
+    assert keys.sign(key_of(algorithm), MESSAGE) == keys.sign(key_of(algorithm), MESSAGE)
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_no_other_bytes_are_a_signature(key_of, algorithm):
+    key = key_of(algorithm)
+    signature = keys.sign(key, MESSAGE)
+    for wrong in (b"", signature[:-1], signature + b"\0", bytes(len(signature)), b"\x30" * 4000):
+        assert not keys.verifies(key.public_key(), MESSAGE, wrong)
+
+
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [
+        ("secp384r1", lambda: ec.generate_private_key(ec.SECP384R1())),
+        ("secp256k1", lambda: ec.generate_private_key(ec.SECP256K1())),
+        ("1024 bits", lambda: rsa.generate_private_key(65537, 1024)),  # noqa: S505 (refused)
+        ("exponent 3", lambda: rsa.generate_private_key(3, 2048)),
+        ("Ed448", ed448.Ed448PrivateKey.generate),
+    ],
+)
+def test_keys_of_other_kinds_are_refused(what, make):
+    for key in (make(), make().public_key()):
+        with pytest.raises(InputError, match="cannot be used") as caught:
+            keys.algorithm_of(key)
+        assert caught.value.reason == "key-algorithm"
+        assert what in caught.value.brief
+        assert "ed25519, p256" in caught.value.resolution
+
+
+def test_a_p256_key_whose_coordinate_begins_with_zero_signs_as_any_other(openssl, tmp_path):
+    key = next(
+        key
+        for key in iter(lambda: keys.generate(KeyAlgorithm.P256), None)
+        if key.public_key().public_numbers().x >> 248 == 0
+    )
+    public = tmp_path / "public"
+    public.write_bytes(public_pem(key.public_key()))
+    point = key.public_key().public_bytes(
+        serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+    )
+    assert point[1] == 0
+    (tmp_path / "m").write_bytes(MESSAGE)
+    (tmp_path / "s").write_bytes(keys.sign(key, MESSAGE))
+    assert b"OK" in openssl(
+        "dgst", "-sha256", "-verify", public, "-signature", tmp_path / "s", tmp_path / "m"
+    )
