@@ -59,10 +59,10 @@ def new(  # noqa: PLR0913 (one parameter an option)
     """
     from cfsbuild.trust import key_files, keys, process  # noqa: PLC0415 (help needs no cryptography)
 
+    process.forbid_core_dumps()
     passphrase = given_passphrase(passphrase_fd, passphrase_file)
     if encrypt and not passphrase:
         passphrase = ask_passphrase(str(name), twice=True)
-    process.forbid_core_dumps()
     key = keys.generate(keys.KeyAlgorithm(algorithm))
     try:
         private, public = key_files.write_key_pair(name, key, passphrase)

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from cfsbuild.cli.signals import Interrupted, Signals, Terminated
+from cfsbuild.cli.signals import Interrupted, Signals, Terminated, interruption_behind
 from cfsbuild.cli.streams import discard_output, discard_unwritten, replace_closed
 from cfsbuild.cli.verbs import COMPLETE_VARIABLE, FRONT_ENDS, PROGRAM, run_front_end
 
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         # Raised by somebody else's code (a prompt, a test).
         return _ended(EXIT_INTERRUPTED, quiet=False)
     finally:
+        signals.at_end = own_process
         if own_process:
             signals.die()
             discard_unwritten()
@@ -74,6 +75,8 @@ def _guarded_front_end(name: str, argv: list[str]) -> int:
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the last line: the C tools end with 1 and one line of text)
+        if ended := interruption_behind(error):
+            raise ended from None
         sys.stderr.write(f"{name}: {_one_line(error)}\n")
         return 1
     return status
@@ -104,6 +107,8 @@ def _verbs(argv: list[str]) -> int:
     except BrokenPipeError:
         return _after_broken_pipe()
     except Exception as error:  # noqa: BLE001 (the funnel: every failure ends here, as text and status)
+        if ended := interruption_behind(error):
+            raise ended from None
         from cfsbuild.cli import funnel  # noqa: PLC0415 (only when something went wrong)
 
         return funnel.report(error, funnel.settings_of(context, argv, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -14,7 +15,10 @@ def replace_file(name: str | Path, chunks: Iterable[bytes], *, mode: int = 0o644
     A new file gets what the umask leaves of `mode`, an existing one keeps its own. What is no regular file (a
     device, a pipe) is written to as it is.
     """
-    path = Path(name).resolve()  # a symbolic link stays one: what it points to is replaced
+    try:
+        path = Path(name).resolve()  # a symbolic link stays one: what it points to is replaced
+    except RuntimeError as error:  # what Python before 3.13 says of links in a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(name)) from error
     kept = None
     try:
         status = path.stat()

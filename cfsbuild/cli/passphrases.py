@@ -15,7 +15,7 @@ from cfsbuild.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_BYTES = 1024
+_BYTES = 1023
 
 
 def passphrase_options(function: Function) -> Function:
@@ -23,7 +23,7 @@ def passphrase_options(function: Function) -> Function:
     from_fd = click.option(
         "--passphrase-fd",
         metavar="N",
-        type=click.IntRange(min=0),
+        type=click.IntRange(min=0, max=2**31 - 1),
         help="Read the key's passphrase from file descriptor N.",
     )
     from_file = click.option(
@@ -38,7 +38,7 @@ def passphrase_options(function: Function) -> Function:
 def given_passphrase(fd: int | None, file: Path | None) -> bytes:
     """Return the passphrase that an option points to, without its newline; empty if there is no such option.
 
-    Raises `UsageError` for two of them, a file that others can read, no bytes or more than 1024.
+    Raises `UsageError` for two of them, a file that others can read, no bytes or more than 1023.
     """
     if fd is not None and file is not None:
         raise UsageError("--passphrase-fd and --passphrase-file are given", reason="passphrase")
@@ -52,7 +52,10 @@ def given_passphrase(fd: int | None, file: Path | None) -> bytes:
             details=str(file or f"file descriptor {fd}"),
             reason="passphrase",
         ) from error
-    passphrase = data.removesuffix(b"\n").removesuffix(b"\r")
+    return _checked(data.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _checked(passphrase: bytes) -> bytes:
     if not passphrase or len(passphrase) > _BYTES or b"\0" in passphrase:
         raise UsageError(f"a passphrase has 1 to {_BYTES} bytes, none of them NUL", reason="passphrase")
     return passphrase
@@ -78,11 +81,14 @@ def ask_passphrase(what: str, *, twice: bool = False) -> bytes:
             resolution="use --passphrase-fd or --passphrase-file",
             reason="passphrase",
         )
-    text: str = click.prompt(
-        f"Passphrase for {what}",
-        hide_input=True,
-        confirmation_prompt=twice,
-        err=True,
-        default="" if not twice else None,
-    )
-    return text.encode()
+    try:
+        text: str = click.prompt(
+            f"Passphrase for {what}", hide_input=True, confirmation_prompt=twice, err=True
+        )
+        return _checked(text.encode())
+    except UnicodeError as error:
+        raise UsageError(
+            "what was typed is not text",
+            resolution="use --passphrase-fd or --passphrase-file",
+            reason="passphrase",
+        ) from error

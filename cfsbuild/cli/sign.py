@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.output_file import replace_file
 from cfsbuild.cli.passphrases import ask_passphrase, given_passphrase, passphrase_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.cli.signatures import file_of, read_limited, signature_file
+from cfsbuild.cli.signatures import file_of, signature_file
 from cfsbuild.errors import BuildError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -122,16 +124,18 @@ def command(  # noqa: PLR0913 (one parameter an option)
     )
     _check(choice)
     opened = open_image(settings, image)
+    if keys:
+        _forbid_core_dumps()
     given = given_passphrase(passphrase_fd, passphrase_file)
     privates = [_private(path, given) for path in keys]
     if certificate is not None:
         _sign_fsverity(settings, opened, privates[0], certificate, output)
         return
-    statement = _statement(image, opened, name, image_version)
+    target = output or signature_file(opened, ".dsse")
+    statement = _statement(image, opened, target, name, image_version)
     if export is not None:
         _export(settings, statement, export)
         return
-    target = output or signature_file(opened, ".dsse")
     _sign(settings, opened, statement, target, _envelopes(statement, privates, choice))
 
 
@@ -143,7 +147,7 @@ def _check(choice: Choice) -> None:
             resolution="`cfsbuild key new NAME` makes a key; then --key NAME.key",
             reason="usage",
         )
-    if (choice.public_key is not None) != bool(choice.attach or choice.hook):
+    if (choice.public_key is not None) != (choice.attach is not None or choice.hook is not None):
         raise UsageError(
             "--public-key goes with --attach and --with: what was made elsewhere is verified first",
             reason="usage",
@@ -152,19 +156,32 @@ def _check(choice: Choice) -> None:
         raise UsageError("--fsverity needs one --key", reason="usage")
 
 
-def _private(path: Path, given: bytes) -> PrivateKey:
-    from cfsbuild.trust import key_files, process  # noqa: PLC0415 (help needs no cryptography)
+def _forbid_core_dumps() -> None:
+    from cfsbuild.trust import process  # noqa: PLC0415 (help needs no cryptography)
 
     process.forbid_core_dumps()
+
+
+def _private(path: Path, given: bytes) -> PrivateKey:
+    from cfsbuild.trust import key_files  # noqa: PLC0415 (help needs no cryptography)
+
     return key_files.read_private_key(path, lambda: given or ask_passphrase(str(path)))
 
 
-def _statement(text: str, image: Image, name: str | None, version: str | None) -> ImageStatement:
-    """Return what is to be signed of the image that the argument `text` means."""
+def _statement(
+    text: str, image: Image, target: Path, name: str | None, version: str | None
+) -> ImageStatement:
+    """Return what is to be signed of the image that the argument `text` means.
+
+    Without other words it is called as in the signatures that are there, so that one more is added to them.
+    """
     from cfsbuild.trust.statement import ImageStatement  # noqa: PLC0415
 
     known_name, known_version = image.reference or image.path.stem, ""
-    if text.endswith(".toml"):
+    present = _present(target)
+    if present is not None and (signed := _signed_as(present)) is not None and signed.image == file_of(image):
+        known_name, known_version = signed.name, signed.version
+    elif Path(text).suffix == ".toml":
         from cfsbuild.cli.recipes import load  # noqa: PLC0415 (recipes only)
 
         recipe = load(Path(text), (), ())[0]
@@ -193,6 +210,9 @@ def _export(settings: Settings, statement: ImageStatement, file: Path) -> None:
     from cfsbuild.trust.statement import PAYLOAD_TYPE, encode_statement  # noqa: PLC0415
 
     _write(file, dsse.pae(PAYLOAD_TYPE, encode_statement(statement)))
+    if settings.json:
+        write_json({"version": SIGNED_VERSION, "file": str(file)})
+        return
     note(settings, f"sign {file} as it is, then --attach the signature:")
     note(settings, f"  Ed25519  openssl pkeyutl -sign -rawin -inkey KEY -in {file} -out SIGNATURE")
     note(settings, f"  P-256    openssl dgst -sha256 -sign KEY -out SIGNATURE {file}")
@@ -204,7 +224,7 @@ def _sign(
     """Put signatures into the file `target`."""
     from cfsbuild.trust import dsse  # noqa: PLC0415
 
-    envelope = _present(settings, target, envelopes[0])
+    envelope = _added(settings, target, envelopes[0])
     for other in envelopes:
         envelope = dsse.merge(envelope, other) or envelope
     _write(target, envelope)
@@ -222,13 +242,12 @@ def _sign(
     write_lines([result.file])
 
 
-def _present(settings: Settings, target: Path, envelope: bytes) -> bytes:
+def _added(settings: Settings, target: Path, envelope: bytes) -> bytes:
     """Return the signature file that is there with `envelope` added; just that if it is of something else."""
     from cfsbuild.trust import dsse  # noqa: PLC0415
 
-    try:
-        present = read_limited(target, dsse.ENVELOPE_BYTES)
-    except FileNotFoundError:
+    present = _present(target)
+    if present is None:
         return envelope
     merged = dsse.merge(present, envelope)
     if merged is None:
@@ -236,28 +255,67 @@ def _present(settings: Settings, target: Path, envelope: bytes) -> bytes:
     return merged or envelope
 
 
+def _present(target: Path) -> bytes | None:
+    """Return the signature file that is there; None for none, an empty one, and what is no regular file."""
+    from cfsbuild.trust import dsse, files  # noqa: PLC0415
+
+    if not target.is_file():
+        return None
+    return files.read_regular(target, limit=dsse.ENVELOPE_BYTES) or None
+
+
+def _signed_as(envelope: bytes) -> ImageStatement | None:
+    """Return what an envelope states, unverified; None if that is nothing of an image."""
+    from cfsbuild.trust import dsse  # noqa: PLC0415
+    from cfsbuild.trust.statement import PAYLOAD_TYPE, decode_statement  # noqa: PLC0415
+
+    kind, payload = dsse.unverified(envelope)
+    return decode_statement(payload) if kind == PAYLOAD_TYPE else None
+
+
 def _elsewhere(choice: Choice, message: bytes) -> tuple[PublicKey, bytes]:
     """Return the public key and the signature that was made, or is made now, outside of this program."""
-    from cfsbuild.trust import key_files  # noqa: PLC0415
+    from cfsbuild.trust import dsse, files, key_files  # noqa: PLC0415
 
     public = key_files.read_public_key(choice.public_key or Path())
+    dsse.check_key(public)
     if choice.attach is not None:
-        return public, read_limited(choice.attach, _SIGNATURE_BYTES)
+        return public, files.read_regular(choice.attach, limit=_SIGNATURE_BYTES)
     return public, _run(choice.hook or "", message)
 
 
 def _run(hook: str, message: bytes) -> bytes:
-    """Return what the command prints that gets `message` on its standard input."""
+    """Return what the command prints that gets `message` on its standard input; it has two minutes."""
     try:
         arguments = shlex.split(hook)
-        done = subprocess.run(
-            arguments, input=message, stdout=subprocess.PIPE, timeout=_COMMAND_SECONDS, check=False
-        )
-    except (ValueError, IndexError, OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except (ValueError, IndexError, OSError) as error:
         raise UsageError(f"{hook!r} cannot be run: {error}", reason="hook") from error
-    if done.returncode != 0:
-        raise BuildError(f"{arguments[0]} made no signature: exit status {done.returncode}", reason="hook")
-    return done.stdout
+    patience = threading.Timer(_COMMAND_SECONDS, process.kill)
+    patience.start()
+    with process:
+        try:
+            made = _converse(process, message)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            patience.cancel()
+        if len(made) > _SIGNATURE_BYTES:
+            process.kill()
+            raise BuildError(f"{arguments[0]} printed more than a signature", reason="hook")
+    if process.returncode != 0:
+        raise BuildError(f"{arguments[0]} made no signature: exit status {process.returncode}", reason="hook")
+    return made
+
+
+def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
+    if process.stdin is None or process.stdout is None:
+        return b""
+    # Who reads nothing may still sign: what it prints is verified.
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(message)
+    return process.stdout.read(_SIGNATURE_BYTES + 1)
 
 
 def _sign_fsverity(
@@ -266,6 +324,7 @@ def _sign_fsverity(
     from cfsbuild.cli.images import algorithm_of_digest  # noqa: PLC0415
     from cfsbuild.trust import fsverity_signature  # noqa: PLC0415
 
+    image.read()
     digest = bytes.fromhex(image.digest())
     signature = fsverity_signature.sign_digest(
         private, fsverity_signature.read_certificate(certificate), digest, algorithm_of_digest(digest)

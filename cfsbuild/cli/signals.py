@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -42,6 +43,14 @@ class Terminated(BaseException):
         self.status = status
 
 
+def interruption_behind(error: BaseException) -> Interrupted | Terminated | None:
+    """Return the interruption that `error` was made of: classes make errors of what stops their creation."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Interrupted | Terminated):
+        cause = cause.__cause__
+    return cause
+
+
 class Signals:
     """Raises `Interrupted` or `Terminated` in the main thread while it is installed.
 
@@ -52,6 +61,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
+        self.at_end = False
+        """Set it, and call nothing, when nothing is left to clean up: then a signal ends the process."""
         self._since = 0.0
         self._again = 0
         self._raised: weakref.ref[BaseException] | None = None
@@ -94,6 +105,9 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self.at_end:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         now = time.monotonic()
         if self._since and now - self._since < PATIENCE:
             return

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from cfsbuild.cli.images import Image
+from cfsbuild.cli.images import Image, image_digest
 from cfsbuild.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
@@ -21,36 +21,59 @@ def signature_file(image: Image, suffix: str) -> Path:
     return OUTPUT / f"{image.reference or image.expected}.cfs{suffix}"
 
 
-def file_of(image: Image) -> ImageFile:
-    """Return how documents describe the image's file. Raises `InputError`, `UsageError` (no known format)."""
+def file_of(image: Image, like: str = "") -> ImageFile:
+    """Return how documents describe the image's file.
+
+    By the algorithm that gives digests like `like` (hex), else the store's or that of the image's objects.
+    Raises `InputError`, and `UsageError` for a format that is not signed.
+    """
     from cfsbuild.trust.statement import image_file  # noqa: PLC0415 (help needs no cryptography)
 
-    return image_file(bytes.fromhex(image.digest()), image.read().format, len(image.data))
+    form = image.read().format
+    digest = image_digest(image.name, image.data, like) if like else image.digest()
+    return image_file(bytes.fromhex(digest), form, len(image.data))
 
 
-def read_limited(path: Path, limit: int) -> bytes:
-    """Return a file's content. Raises `InputError` for more than `limit` bytes, `OSError`."""
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise InputError(f"{path} is too long", details=f"more than {limit} bytes", reason="malformed")
-    return data
+class Signers(NamedTuple):
+    """Which keys signed an image, and what they call it."""
+
+    keys: list[str]
+    name: str
+    version: str
 
 
-def check_signature(
-    image: Image, public_keys: tuple[Path, ...], threshold: int, file: Path | None
-) -> list[str]:
-    """Return the ids of those of `public_keys` that signed the image, at least `threshold`.
+class Trust(NamedTuple):
+    """What whoever verifies asks for: keys, how many of them, what the image must be called, if anything."""
 
-    Raises `VerificationError` if they are fewer, or signed another image; `UsageError` and `InputError` for
-    what is no public key.
+    keys: tuple[Path, ...]
+    threshold: int
+    file: Path | None
+    name: str | None
+    version: str | None
+
+
+def check_signature(image: Image, trust: Trust) -> Signers:
+    """Return who of those that are trusted signed the image.
+
+    Raises `VerificationError` if they are too few, or signed another image or name; `UsageError` and
+    `InputError` for what is no public key.
     """
     from cfsbuild.trust import dsse, key_files, statement  # noqa: PLC0415 (help needs no cryptography)
 
-    trusted = [key_files.read_public_key(path) for path in public_keys]
-    path = file or signature_file(image, dsse.SUFFIX)
+    trusted = [key_files.read_public_key(path) for path in trust.keys]
+    path = trust.file or signature_file(image, dsse.SUFFIX)
+    opened = dsse.verify(_read(image, path), statement.PAYLOAD_TYPE, trusted, trust.threshold)
+    signed = statement.decode_statement(opened.payload)
+    statement.check_is_about(signed, file_of(image, statement.digest_hex(signed.image)), image.name)
+    statement.check_is_called(signed, trust.name, trust.version)
+    return Signers(list(opened.key_ids), signed.name, signed.version)
+
+
+def _read(image: Image, path: Path) -> bytes:
+    from cfsbuild.trust import dsse, files  # noqa: PLC0415 (help needs no cryptography)
+
     try:
-        data = read_limited(path, dsse.ENVELOPE_BYTES)
+        return files.read_regular(path, limit=dsse.ENVELOPE_BYTES)
     except FileNotFoundError:
         raise VerificationError(
             f"{image.name} is not signed",
@@ -58,7 +81,5 @@ def check_signature(
             resolution="name the signature file with --signature",
             reason="signature-missing",
         ) from None
-    opened = dsse.verify(data, statement.PAYLOAD_TYPE, trusted, threshold)
-    signed = statement.decode_statement(opened.payload)
-    statement.check_is_about(signed, file_of(image), image.name)
-    return list(opened.key_ids)
+    except InputError as error:
+        raise VerificationError(error.brief, details=error.details, reason="malformed") from error

@@ -23,7 +23,7 @@ from cfsbuild.cli.images import (
 )
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.cli.signatures import check_signature
+from cfsbuild.cli.signatures import Signers, Trust, check_signature
 from cfsbuild.errors import InputError, Problem, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree import paths
@@ -52,6 +52,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     undigested: int = 0
     signers: list[str] = []
+    signed_name: str = ""
+    signed_version: str = ""
     faults: list[Fault] = []
 
 
@@ -90,6 +92,8 @@ class NotVerifiedError(VerificationError):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The signature file [IMAGE.dsse].",
 )
+@click.option("--name", help="What the image must be called in the signature.")
+@click.option("--image-version", metavar="TEXT", help="The version that the signature must name.")
 @image_argument()
 @pass_settings
 def command(  # noqa: PLR0913 (one parameter an option)
@@ -102,40 +106,45 @@ def command(  # noqa: PLR0913 (one parameter an option)
     keys: tuple[Path, ...],
     threshold: int | None,
     signature: Path | None,
+    name: str | None,
+    image_version: str | None,
 ) -> int:
     """Check that IMAGE is well-formed, has the right digest, and that every object it names is intact.
 
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
-    if (threshold is not None or signature is not None) and not keys:
+    asked = Trust(keys, threshold or 1, signature, name, image_version)
+    if not keys and (threshold, *asked[2:]) != (None,) * 4:
         raise UsageError(
-            "--threshold and --signature need the keys that are trusted",
-            resolution="add --key PUB",
+            "--threshold, --signature, --name and --image-version are about who signed",
+            resolution="add the key that is trusted: --key PUB",
             reason="usage",
         )
     found: dict[bytes, DumpEntry] = {}
-    signers: list[str] = []
+    signers = Signers([], "", "")
     undigested = total = 0
-    name, opened = image, _open(settings, image)
+    called, opened = image, _open(settings, image)
     if isinstance(opened, Fault):
         actual, faults = "", [opened]
     else:
-        name = opened.name
+        called = opened.name
         actual, faults = _check_image(opened, (digest or opened.expected).lower())
     if not faults and not isinstance(opened, Fault):
-        signers, faults = _signers(opened, keys, threshold or 1, signature)
+        signers, faults = _signers(opened, asked)
         found, undigested = _named_objects(opened)
     if not only_structure and found:
         checked, total = _object_faults(object_directories(settings, objects), found, settings.job_count)
         faults += checked
     result = Verification(
-        image=name,
+        image=called,
         digest=actual,
         ok=not faults,
         objects=0 if only_structure else len(found),
         bytes=total,
         undigested=undigested,
-        signers=signers,
+        signers=signers.keys,
+        signed_name=signers.name,
+        signed_version=signers.version,
         faults=faults,
     )
     if settings.json:
@@ -175,16 +184,15 @@ def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
         return image_digest(image.name, image.data, wanted), [fault]
 
 
-def _signers(
-    image: Image, keys: tuple[Path, ...], threshold: int, signature: Path | None
-) -> tuple[list[str], list[Fault]]:
-    """Return which of the keys signed the image, and what is wrong with that."""
-    if not keys:
-        return [], []
+def _signers(image: Image, asked: Trust) -> tuple[Signers, list[Fault]]:
+    """Return which of the trusted keys signed the image, and what is wrong with that."""
+    nobody = Signers([], "", "")
+    if not asked.keys:
+        return nobody, []
     try:
-        return check_signature(image, keys, threshold, signature), []
+        return check_signature(image, asked), []
     except VerificationError as error:
-        return [], [Fault(error.reason, error.brief, error.details, error.resolution)]
+        return nobody, [Fault(error.reason, error.brief, error.details, error.resolution)]
 
 
 def _named_objects(image: Image) -> tuple[dict[bytes, DumpEntry], int]:
@@ -280,7 +288,9 @@ def _wrong_size(size: int, entry: DumpEntry) -> Fault:
 def _lines(result: Verification, *, only_structure: bool) -> Iterator[str]:
     yield f"{result.image}: ok"
     yield f"  digest   {result.digest}"
-    yield from (f"  signed   by {signer}" for signer in result.signers)
+    if result.signers:
+        yield f"  signed   as {result.signed_name} {result.signed_version}".rstrip()
+    yield from (f"           by {signer}" for signer in result.signers)
     if only_structure:
         yield "  objects  not checked"
         return

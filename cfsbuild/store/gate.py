@@ -34,7 +34,7 @@ class Gate:
         """
         thread = threading.get_ident()
         with self._lock:
-            while self._committing is not None:
+            while self._committing is not None and not self._closed:
                 self._condition.wait()
             self._check_open()
             self._adding[thread] += 1
@@ -54,7 +54,7 @@ class Gate:
         Raises as `adding` does.
         """
         with self._lock:
-            while self._adding or self._committing is not None:
+            while (self._adding or self._committing is not None) and not self._closed:
                 self._condition.wait()
             self._check_open()
             self._committing = threading.get_ident()
@@ -70,12 +70,14 @@ class Gate:
         deadline = time.monotonic() + patience
         with self._lock:
             self._closed = True
-            while self._others():
+            self._condition.notify_all()
+            while self.others():
                 if not self._condition.wait(deadline - time.monotonic()):
                     return False
             return True
 
-    def _others(self) -> bool:
+    def others(self) -> bool:
+        """Say whether another thread is inside."""
         me = threading.get_ident()
         return any(thread != me for thread in (*self._adding, self._committing) if thread is not None)
 

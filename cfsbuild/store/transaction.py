@@ -242,8 +242,12 @@ class Transaction:
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Discard what was not committed."""
-        if not self.gate.close(patience=_PATIENCE):
-            self._staging.leave()
+        try:
+            empty = self.gate.close(patience=_PATIENCE)
+        finally:
+            if self.gate.others():
+                self._staging.leave()
+        if not empty:
             return
         try:
             self._staging.close()

@@ -122,6 +122,12 @@ def decode(data: bytes) -> Envelope:
     return envelope
 
 
+def unverified(data: bytes) -> tuple[str, bytes]:
+    """Return an envelope's type and payload, for whoever wants to add to it. Raises `VerificationError`."""
+    envelope = decode(data)
+    return envelope.payload_type, _bytes(envelope.payload)
+
+
 def verify(data: bytes, payload_type: str, trusted: Sequence[PublicKey], threshold: int = 1) -> Opened:
     """Return the payload of an envelope that at least `threshold` different keys of `trusted` signed.
 

@@ -10,12 +10,14 @@ import struct
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.trust.files import read_regular
 from cfsbuild.trust.keys import PrivateKey, algorithm_of
 
 SUFFIX = ".p7s"
@@ -30,14 +32,15 @@ def formatted_digest(digest: bytes, algorithm: Algorithm) -> bytes:
 
 def read_certificate(path: Path) -> x509.Certificate:
     """Return the certificate in a PEM file. Raises `InputError` for anything else, `OSError`."""
-    with path.open("rb") as file:
-        data = file.read(_CERTIFICATE_BYTES + 1)
+    data = read_regular(path, limit=_CERTIFICATE_BYTES)
     try:
-        if len(data) <= _CERTIFICATE_BYTES:
-            return x509.load_pem_x509_certificate(data)
-    except ValueError:
-        pass
-    raise InputError(f"{path} is not a certificate in PEM", reason="certificate")
+        certificate = x509.load_pem_x509_certificate(data)
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise InputError(
+            f"{path} is not a certificate in PEM that can be used", details=str(error), reason="certificate"
+        ) from error
+    return certificate
 
 
 def sign_digest(

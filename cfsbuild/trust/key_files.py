@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from cfsbuild.errors import InputError, UsageError
+from cfsbuild.trust.files import read_regular
 from cfsbuild.trust.keys import PrivateKey, PublicKey, algorithm_of
 
 PRIVATE_SUFFIX = ".key"
@@ -26,8 +26,10 @@ _PUBLIC = b"-----BEGIN PUBLIC KEY-----"
 def write_key_pair(base: Path, private: PrivateKey, passphrase: bytes = b"") -> tuple[Path, Path]:
     """Write BASE.key (mode 0600, encrypted if there is a passphrase) and BASE.pub; return both paths.
 
-    Never replaces a file: raises `UsageError` if one of them is there, `OSError` for what cannot be written.
+    Never replaces a file: raises `UsageError` if one of them is there or BASE is no name, `OSError`.
     """
+    if base.name in {"", ".."}:
+        raise UsageError(f"{str(base)!r} is no name for a key", resolution="name a file", reason="name")
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase)
@@ -75,7 +77,7 @@ def read_private_key(path: Path, ask: Callable[[], bytes]) -> PrivateKey:
     Raises `UsageError` for a file that others can read, or a wrong passphrase; `InputError` for what is no
     PKCS#8 PEM of a kind that `algorithm_of` knows; `OSError`.
     """
-    data = _read(path, private=True)
+    data = read_regular(path, limit=_FILE_BYTES, private=True)
     form = _form(data)
     if form not in {_PRIVATE, _ENCRYPTED}:
         raise InputError(
@@ -103,7 +105,7 @@ def read_public_key(path: Path) -> PublicKey:
     Raises `UsageError` for a private key, `InputError` for what is no SubjectPublicKeyInfo in PEM of a kind
     that `algorithm_of` knows; `OSError`.
     """
-    data = _read(path, private=False)
+    data = read_regular(path, limit=_FILE_BYTES)
     form = _form(data)
     if b"PRIVATE KEY" in form:
         raise UsageError(
@@ -130,21 +132,3 @@ def _form(data: bytes) -> bytes:
     if data.count(_BEGIN) != 1:
         return b""
     return data[data.index(_BEGIN) :].split(b"\n", 1)[0].rstrip(b"\r")
-
-
-def _read(path: Path, *, private: bool) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:  # noqa: PTH123 (a descriptor)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is not a regular file", reason="key-form")
-        if private and status.st_mode & 0o077:
-            raise UsageError(
-                f"others can read the private key {path} (mode {stat.S_IMODE(status.st_mode):04o})",
-                resolution=f"chmod 600 {path}; if they did read it, make a new one",
-                reason="key-readable",
-            )
-        data = file.read(_FILE_BYTES + 1)
-    if len(data) > _FILE_BYTES:
-        raise InputError(f"{path} is too long for a key", reason="key-form")
-    return data

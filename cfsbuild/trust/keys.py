@@ -53,10 +53,11 @@ def algorithm_of(key: object) -> KeyAlgorithm:
         raise _unknown(f"an elliptic curve key on {key.curve.name}")
     if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         public = key if isinstance(key, rsa.RSAPublicKey) else key.public_key()
+        exponent = public.public_numbers().e.bit_length()
         for algorithm, bits in _RSA_BITS.items():
             if public.key_size == bits and public.public_numbers().e == _EXPONENT:
                 return algorithm
-        raise _unknown(f"an RSA key of {public.key_size} bits, exponent {public.public_numbers().e}")
+        raise _unknown(f"an RSA key of {public.key_size} bits, exponent of {exponent} bits")
     raise _unknown(f"a key of type {type(key).__name__}")
 
 

@@ -82,5 +82,21 @@ def check_is_about(statement: ImageStatement, image: ImageFile, name: str) -> No
         )
 
 
+def check_is_called(statement: ImageStatement, name: str | None, version: str | None) -> None:
+    """Raise `VerificationError` (reason `signature-other-name`) if another name or version was signed."""
+    for what, signed, wanted in (("name", statement.name, name), ("version", statement.version, version)):
+        if wanted is not None and signed != wanted:
+            raise VerificationError(
+                f"the signed {what} is another one",
+                details=f"expected {wanted!r}\nsigned   {signed!r}",
+                reason="signature-other-name",
+            )
+
+
+def digest_hex(image: ImageFile) -> str:
+    """Return the digest of an image file as plain hex."""
+    return image.digest.rpartition(":")[2]
+
+
 def _show(image: ImageFile) -> str:
     return f"{image.digest}, {image.format}, {image.size} bytes"

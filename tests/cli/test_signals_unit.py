@@ -2,10 +2,13 @@
 
 import contextlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from cfsbuild.cli import main as main_module
 from cfsbuild.cli.signals import Interrupted, Signals, Terminated
 
 
@@ -100,3 +103,41 @@ def test_what_was_there_before_comes_back():
     assert [signal.getsignal(number) for number in numbers] != before
     installed.restore()
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+class Stops:
+    """A descriptor whose class's creation is interrupted: Python 3.11 makes a RuntimeError of that."""
+
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def interrupted_in_an_import(*_):
+    return type("Imported", (), {"attribute": Stops()})
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["mkcomposefs", "a", "b"]])
+def test_an_interruption_that_an_import_turned_into_an_error_is_still_one(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(main_module, "run_front_end", interrupted_in_an_import)
+    monkeypatch.setattr("cfsbuild.cli.group.root.make_context", interrupted_in_an_import)
+    assert main_module.main(arguments) == 143
+    assert "error" not in capsys.readouterr().err
+
+
+LATE = """
+import os, signal, sys
+from cfsbuild.cli import main, signals
+def die(self):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("not reached")
+signals.Signals.die = die
+sys.argv = ["cfsbuild", "--version"]
+sys.exit(main.main())
+"""
+
+
+def test_a_signal_when_all_is_done_ends_the_process_without_a_word():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+    assert "not reached" not in done.stdout

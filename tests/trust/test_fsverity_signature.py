@@ -82,5 +82,12 @@ def test_a_certificate_of_another_key_is_refused(tmp_path, key_of, openssl):
 )
 def test_what_is_no_certificate_is_refused(tmp_path, content):
     (tmp_path / "c").write_bytes(content)
+    with pytest.raises(InputError, match=r"not a certificate|too long"):
+        read_certificate(tmp_path / "c")
+
+
+def test_a_certificate_whose_key_nobody_knows_is_refused(tmp_path, openssl):
+    openssl("ecparam", "-name", "secp112r1", "-genkey", "-noout", "-out", tmp_path / "k")
+    openssl("req", "-new", "-x509", "-key", tmp_path / "k", "-out", tmp_path / "c", "-subj", "/CN=x")
     with pytest.raises(InputError, match="not a certificate"):
         read_certificate(tmp_path / "c")

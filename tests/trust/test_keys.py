@@ -83,7 +83,7 @@ def test_no_other_bytes_are_a_signature(key_of, algorithm):
         ("secp384r1", lambda: ec.generate_private_key(ec.SECP384R1())),
         ("secp256k1", lambda: ec.generate_private_key(ec.SECP256K1())),
         ("1024 bits", lambda: rsa.generate_private_key(65537, 1024)),  # noqa: S505 (refused)
-        ("exponent 3", lambda: rsa.generate_private_key(3, 2048)),
+        ("exponent of 2 bits", lambda: rsa.generate_private_key(3, 2048)),
         ("Ed448", ed448.Ed448PrivateKey.generate),
     ],
 )
