@@ -7,10 +7,11 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cfsbuild.cli.images import Image, algorithm_of_digest
+from cfsbuild.cli.images import Image
 from cfsbuild.cli.lookup import Entries
 from cfsbuild.cli.settings import Settings
 from cfsbuild.errors import InputError, StoreError, VerificationError
+from cfsbuild.fsverity.algorithm import algorithm_of_digest
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
 

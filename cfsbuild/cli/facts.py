@@ -6,9 +6,9 @@ import stat
 
 import msgspec
 
-from cfsbuild.cli.images import Image, algorithm_of_digest
+from cfsbuild.cli.images import Image
 from cfsbuild.cli.lookup import Entries
-from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.algorithm import Algorithm, algorithm_of_digest
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.layer import Tree

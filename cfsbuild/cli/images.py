@@ -21,7 +21,7 @@ from cfsbuild.cli.lookup import Entries, by_path
 from cfsbuild.cli.settings import Settings
 from cfsbuild.cli.stores import open_store
 from cfsbuild.errors import InputError, UsageError, VerificationError
-from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.algorithm import algorithm_of_digest
 from cfsbuild.tree.dump import DumpEntry
 from cfsbuild.tree.layer import Tree
 
@@ -126,11 +126,6 @@ def objects_option(help_text: str) -> Callable[[Function], Function]:
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help=help_text,
     )
-
-
-def algorithm_of_digest(digest: bytes) -> Algorithm:
-    """Return the algorithm that gives digests as long as `digest`."""
-    return Algorithm.SHA256 if len(digest) == Algorithm.SHA256.digest_size else Algorithm.SHA512
 
 
 def open_image(settings: Settings, text: str) -> Image:

@@ -10,7 +10,7 @@ import msgspec
 from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.passphrases import ask_passphrase, given_passphrase, passphrase_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import StoreError
+from cfsbuild.errors import StoreError, UsageError
 
 KEY_VERSION = 1
 ALGORITHMS = ("ed25519", "p256", "rsa2048", "rsa3072")
@@ -87,7 +87,6 @@ def new(  # noqa: PLR0913 (one parameter an option)
 @pass_settings
 def show(settings: Settings, file: Path, *, passphrase_fd: int | None, passphrase_file: Path | None) -> None:
     """Print the id and the kind of the key in FILE, public or private."""
-    from cfsbuild.errors import UsageError  # noqa: PLC0415
     from cfsbuild.trust import key_files, keys, process  # noqa: PLC0415 (help needs no cryptography)
 
     try:

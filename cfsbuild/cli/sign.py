@@ -18,8 +18,9 @@ from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.output_file import replace_file
 from cfsbuild.cli.passphrases import ask_passphrase, given_passphrase, passphrase_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.cli.signatures import file_of, signature_file
+from cfsbuild.cli.signatures import DSSE_SUFFIX, file_of, signature_file
 from cfsbuild.errors import BuildError, StoreError, UsageError
+from cfsbuild.fsverity.algorithm import algorithm_of_digest
 
 if TYPE_CHECKING:
     from cfsbuild.trust.keys import PrivateKey, PublicKey
@@ -131,12 +132,14 @@ def command(  # noqa: PLR0913 (one parameter an option)
     if certificate is not None:
         _sign_fsverity(settings, opened, privates[0], certificate, output)
         return
-    target = output or signature_file(opened, ".dsse")
-    statement = _statement(image, opened, target, name, image_version)
+    target = output or signature_file(opened, DSSE_SUFFIX)
+    present = _present(target)
+    statement = _statement(image, opened, present, name, image_version)
     if export is not None:
         _export(settings, statement, export)
         return
-    _sign(settings, opened, statement, target, _envelopes(statement, privates, choice))
+    envelopes = _envelopes(statement, privates, choice)
+    _finish(settings, statement, target, _added(settings, target, present, envelopes))
 
 
 def _check(choice: Choice) -> None:
@@ -169,7 +172,7 @@ def _private(path: Path, given: bytes) -> PrivateKey:
 
 
 def _statement(
-    text: str, image: Image, target: Path, name: str | None, version: str | None
+    text: str, image: Image, present: bytes | None, name: str | None, version: str | None
 ) -> ImageStatement:
     """Return what is to be signed of the image that the argument `text` means.
 
@@ -178,8 +181,9 @@ def _statement(
     from cfsbuild.trust.statement import ImageStatement  # noqa: PLC0415
 
     known_name, known_version = image.reference or image.path.stem, ""
-    present = _present(target)
-    if present is not None and (signed := _signed_as(present)) is not None and signed.image == file_of(image):
+    file = file_of(image)
+    signed = None if present is None else _signed_as(present)
+    if signed is not None and signed.image == file:
         known_name, known_version = signed.name, signed.version
     elif Path(text).suffix == ".toml":
         from cfsbuild.cli.recipes import load  # noqa: PLC0415 (recipes only)
@@ -189,7 +193,7 @@ def _statement(
     return ImageStatement(
         name=known_name if name is None else name,
         version=known_version if version is None else version,
-        image=file_of(image),
+        image=file,
     )
 
 
@@ -218,20 +222,31 @@ def _export(settings: Settings, statement: ImageStatement, file: Path) -> None:
     note(settings, f"  P-256    openssl dgst -sha256 -sign KEY -out SIGNATURE {file}")
 
 
-def _sign(
-    settings: Settings, image: Image, statement: ImageStatement, target: Path, envelopes: list[bytes]
-) -> None:
-    """Put signatures into the file `target`."""
+def _added(settings: Settings, target: Path, present: bytes | None, envelopes: list[bytes]) -> bytes:
+    """Return what is in the file `target`, if it is of the same, with the signatures of `envelopes`."""
     from cfsbuild.trust import dsse  # noqa: PLC0415
 
-    envelope = _added(settings, target, envelopes[0])
-    for other in envelopes:
+    envelope, *others = envelopes
+    if present is not None:
+        merged = dsse.merge(present, envelope)
+        if merged is None:
+            note(settings, f"note: {target} was of another image or version: replaced")
+        envelope = merged or envelope
+    for other in others:
         envelope = dsse.merge(envelope, other) or envelope
+    return envelope
+
+
+def _finish(settings: Settings, statement: ImageStatement, target: Path, envelope: bytes) -> None:
+    """Write the signature file, and say what is in it."""
+    from cfsbuild.trust import dsse  # noqa: PLC0415
+    from cfsbuild.trust.statement import digest_hex  # noqa: PLC0415
+
     _write(target, envelope)
     result = Signed(
         name=statement.name,
         image_version=statement.version,
-        digest=image.digest(),
+        digest=digest_hex(statement.image),
         file=str(target),
         keys=[signature.keyid for signature in dsse.decode(envelope).signatures],
     )
@@ -240,19 +255,6 @@ def _sign(
         return
     note(settings, f"{result.name} {result.image_version}".rstrip() + f": signed by {', '.join(result.keys)}")
     write_lines([result.file])
-
-
-def _added(settings: Settings, target: Path, envelope: bytes) -> bytes:
-    """Return the signature file that is there with `envelope` added; just that if it is of something else."""
-    from cfsbuild.trust import dsse  # noqa: PLC0415
-
-    present = _present(target)
-    if present is None:
-        return envelope
-    merged = dsse.merge(present, envelope)
-    if merged is None:
-        note(settings, f"note: {target} was of another image or version: replaced")
-    return merged or envelope
 
 
 def _present(target: Path) -> bytes | None:
@@ -321,7 +323,6 @@ def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
 def _sign_fsverity(
     settings: Settings, image: Image, private: PrivateKey, certificate: Path, output: Path | None
 ) -> None:
-    from cfsbuild.cli.images import algorithm_of_digest  # noqa: PLC0415
     from cfsbuild.trust import fsverity_signature  # noqa: PLC0415
 
     image.read()

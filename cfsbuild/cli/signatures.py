@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cfsbuild.cli.images import Image, image_digest
-from cfsbuild.errors import InputError, VerificationError
+from cfsbuild.errors import InputError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from cfsbuild.trust.statement import ImageFile
 
 OUTPUT = Path("out")
+DSSE_SUFFIX = ".dsse"
 
 
 def signature_file(image: Image, suffix: str) -> Path:
@@ -43,13 +44,23 @@ class Signers(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """What whoever verifies asks for: keys, how many of them, what the image must be called, if anything."""
+    """What whoever verifies asks for: keys, how many of them (1), what the image must be called."""
 
     keys: tuple[Path, ...]
-    threshold: int
+    threshold: int | None
     file: Path | None
     name: str | None
     version: str | None
+
+
+def check_trust(trust: Trust) -> None:
+    """Raise `UsageError` when something is asked about signatures, and no key is trusted."""
+    if not trust.keys and any(asked is not None for asked in trust[1:]):
+        raise UsageError(
+            "--threshold, --signature, --name and --image-version are about who signed",
+            resolution="add the key that is trusted: --key PUB",
+            reason="usage",
+        )
 
 
 def check_signature(image: Image, trust: Trust) -> Signers:
@@ -61,8 +72,8 @@ def check_signature(image: Image, trust: Trust) -> Signers:
     from cfsbuild.trust import dsse, key_files, statement  # noqa: PLC0415 (help needs no cryptography)
 
     trusted = [key_files.read_public_key(path) for path in trust.keys]
-    path = trust.file or signature_file(image, dsse.SUFFIX)
-    opened = dsse.verify(_read(image, path), statement.PAYLOAD_TYPE, trusted, trust.threshold)
+    path = trust.file or signature_file(image, DSSE_SUFFIX)
+    opened = dsse.verify(_read(image, path), statement.PAYLOAD_TYPE, trusted, trust.threshold or 1)
     signed = statement.decode_statement(opened.payload)
     statement.check_is_about(signed, file_of(image, statement.digest_hex(signed.image)), image.name)
     statement.check_is_called(signed, trust.name, trust.version)

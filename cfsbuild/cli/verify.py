@@ -14,7 +14,6 @@ from cfsbuild.cli import render
 from cfsbuild.cli.contents import object_directories, object_name
 from cfsbuild.cli.images import (
     Image,
-    algorithm_of_digest,
     check_image_digest,
     image_argument,
     image_digest,
@@ -23,9 +22,9 @@ from cfsbuild.cli.images import (
 )
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.cli.signatures import Signers, Trust, check_signature
-from cfsbuild.errors import InputError, Problem, UsageError, VerificationError
-from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.cli.signatures import Signers, Trust, check_signature, check_trust
+from cfsbuild.errors import InputError, Problem, VerificationError
+from cfsbuild.fsverity.algorithm import Algorithm, algorithm_of_digest
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
 
@@ -113,33 +112,43 @@ def command(  # noqa: PLR0913 (one parameter an option)
 
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
-    asked = Trust(keys, threshold or 1, signature, name, image_version)
-    if not keys and (threshold, *asked[2:]) != (None,) * 4:
-        raise UsageError(
-            "--threshold, --signature, --name and --image-version are about who signed",
-            resolution="add the key that is trusted: --key PUB",
-            reason="usage",
-        )
-    found: dict[bytes, DumpEntry] = {}
-    signers = Signers([], "", "")
-    undigested = total = 0
-    called, opened = image, _open(settings, image)
-    if isinstance(opened, Fault):
-        actual, faults = "", [opened]
-    else:
-        called = opened.name
-        actual, faults = _check_image(opened, (digest or opened.expected).lower())
-    if not faults and not isinstance(opened, Fault):
-        signers, faults = _signers(opened, asked)
-        found, undigested = _named_objects(opened)
-    if not only_structure and found:
-        checked, total = _object_faults(object_directories(settings, objects), found, settings.job_count)
+    trust = Trust(keys, threshold, signature, name, image_version)
+    check_trust(trust)
+    directories = None if only_structure else object_directories(settings, objects)
+    result = _verify(settings, image, digest or "", directories, trust)
+    if settings.json:
+        write_json(result)
+        return 0 if result.ok else VerificationError.exit_code
+    if result.faults:
+        raise NotVerifiedError(result.faults)
+    if not settings.quiet:
+        write_lines(_lines(result, only_structure=only_structure))
+    return 0
+
+
+def _verify(
+    settings: Settings, text: str, digest: str, directories: tuple[Path, ...] | None, trust: Trust
+) -> Verification:
+    """Return what was found; without `directories` no object is looked at."""
+    image = _open(settings, text)
+    if isinstance(image, Fault):
+        return Verification(image=text, digest="", ok=False, faults=[image])
+    actual, faults = _check_image(image, (digest or image.expected).lower())
+    if faults:
+        return Verification(image=image.name, digest=actual, ok=False, faults=faults)
+    signers, faults = _signers(image, trust)
+    found, undigested = _named_objects(image)
+    total = 0
+    if directories is None:
+        found = {}
+    elif found:
+        checked, total = _object_faults(directories, found, settings.job_count)
         faults += checked
-    result = Verification(
-        image=called,
+    return Verification(
+        image=image.name,
         digest=actual,
         ok=not faults,
-        objects=0 if only_structure else len(found),
+        objects=len(found),
         bytes=total,
         undigested=undigested,
         signers=signers.keys,
@@ -147,14 +156,6 @@ def command(  # noqa: PLR0913 (one parameter an option)
         signed_version=signers.version,
         faults=faults,
     )
-    if settings.json:
-        write_json(result)
-        return 0 if result.ok else VerificationError.exit_code
-    if faults:
-        raise NotVerifiedError(faults)
-    if not settings.quiet:
-        write_lines(_lines(result, only_structure=only_structure))
-    return 0
 
 
 def _open(settings: Settings, image: str) -> Image | Fault:
@@ -184,13 +185,13 @@ def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
         return image_digest(image.name, image.data, wanted), [fault]
 
 
-def _signers(image: Image, asked: Trust) -> tuple[Signers, list[Fault]]:
+def _signers(image: Image, trust: Trust) -> tuple[Signers, list[Fault]]:
     """Return which of the trusted keys signed the image, and what is wrong with that."""
     nobody = Signers([], "", "")
-    if not asked.keys:
+    if not trust.keys:
         return nobody, []
     try:
-        return check_signature(image, asked), []
+        return check_signature(image, trust), []
     except VerificationError as error:
         return nobody, [Fault(error.reason, error.brief, error.details, error.resolution)]
 

@@ -27,3 +27,8 @@ class Algorithm(enum.Enum):
     def repository_name(self) -> str:
         """Return the composefs-rs notation: fs-verity, hash, log2 of the block size."""
         return f"fsverity-{self.value}-12"
+
+
+def algorithm_of_digest(digest: bytes) -> Algorithm:
+    """Return the algorithm that gives digests as long as `digest`."""
+    return Algorithm.SHA256 if len(digest) == Algorithm.SHA256.digest_size else Algorithm.SHA512

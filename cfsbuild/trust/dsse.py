@@ -19,7 +19,6 @@ from cfsbuild.errors import UsageError, VerificationError
 from cfsbuild.trust import canonical, keys
 from cfsbuild.trust.keys import KeyAlgorithm, PrivateKey, PublicKey
 
-SUFFIX = ".dsse"
 ENVELOPE_BYTES = 1 << 20
 SIGNATURES = 16
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.trust.files import read_regular
-from cfsbuild.trust.keys import PrivateKey, algorithm_of
+from cfsbuild.trust.keys import PrivateKey, algorithm_of, public_der
 
 SUFFIX = ".p7s"
 
@@ -57,7 +57,7 @@ def sign_digest(
             resolution="use an rsa2048, rsa3072 or p256 key",
             reason="key-algorithm",
         )
-    if _der(certificate.public_key()) != _der(private.public_key()):
+    if public_der(certificate.public_key()) != public_der(private.public_key()):
         raise UsageError("the certificate is of another key", reason="certificate")
     digest_of_message = hashes.SHA256() if algorithm is Algorithm.SHA256 else hashes.SHA512()
     builder = (
@@ -72,9 +72,3 @@ def sign_digest(
         pkcs7.PKCS7Options.NoCerts,
     )
     return builder.sign(serialization.Encoding.DER, options)
-
-
-def _der(public: object) -> bytes:
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    data: bytes = public.public_bytes(encoding, form)  # type: ignore[attr-defined]
-    return data

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from cfsbuild.errors import InputError
 
@@ -53,11 +54,11 @@ def algorithm_of(key: object) -> KeyAlgorithm:
         raise _unknown(f"an elliptic curve key on {key.curve.name}")
     if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         public = key if isinstance(key, rsa.RSAPublicKey) else key.public_key()
-        exponent = public.public_numbers().e.bit_length()
+        exponent = public.public_numbers().e
         for algorithm, bits in _RSA_BITS.items():
-            if public.key_size == bits and public.public_numbers().e == _EXPONENT:
+            if public.key_size == bits and exponent == _EXPONENT:
                 return algorithm
-        raise _unknown(f"an RSA key of {public.key_size} bits, exponent of {exponent} bits")
+        raise _unknown(f"an RSA key of {public.key_size} bits, exponent of {exponent.bit_length()} bits")
     raise _unknown(f"a key of type {type(key).__name__}")
 
 
@@ -69,12 +70,15 @@ def _unknown(what: str) -> InputError:
     )
 
 
+def public_der(public: CertificatePublicKeyTypes) -> bytes:
+    """Return a public key of any kind as SubjectPublicKeyInfo in DER."""
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def key_id(public: PublicKey) -> str:
     """Return the name of a key: the first 16 bytes of SHA-256 of its SubjectPublicKeyInfo (DER), in hex."""
     digest = hashes.Hash(hashes.SHA256())
-    digest.update(
-        public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    digest.update(public_der(public))
     return digest.finalize()[:KEY_ID_BYTES].hex()
 
 

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from cfsbuild.errors import UsageError, VerificationError
-from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.fsverity.algorithm import algorithm_of_digest
 from cfsbuild.trust import canonical
 
 PAYLOAD_TYPE = "application/vnd.cfsbuild.image.v1+json"
 STATEMENT_BYTES = 1 << 16
+
+_FORMATS: tuple[Literal["erofs.v0", "erofs.v1"], ...] = ("erofs.v0", "erofs.v1")
 
 _Text = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]*\Z", max_length=255)]
 _Digest = Annotated[
@@ -45,11 +47,8 @@ def image_file(digest: bytes, image_format: int, size: int) -> ImageFile:
             resolution="import the image's dump: formats 0 and 1 can be signed",
             reason="format",
         )
-    algorithm = Algorithm.SHA256 if len(digest) == Algorithm.SHA256.digest_size else Algorithm.SHA512
-    return ImageFile(f"{algorithm.repository_name}:{digest.hex()}", _FORMATS[image_format], size)
-
-
-_FORMATS: tuple[Literal["erofs.v0", "erofs.v1"], ...] = ("erofs.v0", "erofs.v1")
+    notation = algorithm_of_digest(digest).repository_name
+    return ImageFile(f"{notation}:{digest.hex()}", _FORMATS[image_format], size)
 
 
 def encode_statement(statement: ImageStatement) -> bytes:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cfsbuild.cli.key import ALGORITHMS
+from cfsbuild.trust.keys import KeyAlgorithm
+
 
 @pytest.fixture
 def image(lab):
@@ -364,6 +367,8 @@ def test_passphrases_that_no_key_can_have_are_refused(lab, run):
     Path("secret").chmod(0o600)
     assert run("key", "new", "k", "--passphrase-file", "secret").status == 2
     assert run("key", "new", "k", "--passphrase-fd", 2**32).status == 2
+    both = run("key", "new", "k", "--passphrase-fd", 0, "--passphrase-file", "secret")
+    assert "--passphrase-fd and --passphrase-file are given" in both.err
     assert run("key", "new", "k", "--passphrase-fd", 999).status == 2
     Path("secret").write_bytes(b"x" * 1023)
     assert run("key", "new", "k", "--passphrase-file", "secret").status == 0
@@ -380,3 +385,7 @@ def test_links_in_a_circle_are_an_error(lab, run, image):
     failed = run("sign", "a.cfs", "--export", "loop")
     assert failed.status == 7
     assert "loop cannot be written" in failed.err
+
+
+def test_the_kinds_of_keys_that_are_offered_are_those_that_there_are():
+    assert list(ALGORITHMS) == [algorithm.value for algorithm in KeyAlgorithm]

@@ -74,7 +74,7 @@ def test_an_interruption_while_a_failed_transaction_waits_leaves_the_directory_t
 
     def fail() -> None:
         with store.transaction() as transaction:
-            threading.Thread(target=write, args=(transaction,)).start()
+            threading.Thread(target=write, args=(transaction,), daemon=True).start()
             inside.wait()
             staged.append(transaction.staging_fd)
             threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
@@ -105,10 +105,10 @@ def test_nobody_waits_for_a_gate_that_was_closed():
             outcome.append("refused")
 
     closed = threading.Event()
-    committer = threading.Thread(target=commit)
+    committer = threading.Thread(target=commit, daemon=True)
     committer.start()
     entered.wait()
-    waiting = threading.Thread(target=add)
+    waiting = threading.Thread(target=add, daemon=True)
     waiting.start()
     assert not gate.close(patience=0.2)
     waiting.join(5)
