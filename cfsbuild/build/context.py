@@ -16,7 +16,7 @@ from cfsbuild.build.result import CACHED, CUT_OFF, RAN
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord
 from cfsbuild.build.trees import Trees
-from cfsbuild.errors import BuildError, CfsError, Problem, StoreError
+from cfsbuild.errors import BuildError, CfsError, Problem, StoreError, UsageError
 from cfsbuild.events import Listener
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.nodes.kind import NodeKind
@@ -101,6 +101,15 @@ class ReadableStore(Protocol):
         """Return the raw digest that a reference stands for."""
 
 
+def no_passphrase(path: Path) -> bytes:
+    """Raise `UsageError`: a key needs a passphrase, and nobody can be asked."""
+    raise UsageError(
+        f"the key {path} needs a passphrase",
+        resolution="--passphrase-file or --passphrase-fd gives it; or sign later with `cfsbuild sign`",
+        reason="passphrase",
+    )
+
+
 class BuildContext:
     """One build. `done` is written by the thread that schedules; jobs read of it only what they wait for."""
 
@@ -118,6 +127,7 @@ class BuildContext:
         output: Path,
         jobs: int,
         force: Callable[[str], bool],
+        passphrase: Callable[[Path], bytes] = no_passphrase,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -130,6 +140,7 @@ class BuildContext:
         self.output = output
         self.jobs = jobs
         self.force = force
+        self.passphrase = passphrase
         self.algorithm = store.algorithm
         self.done: dict[str, Done] = {}
         self.trees = Trees(plan, node_kinds, self.layer, dict(state.trees))

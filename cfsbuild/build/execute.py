@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import msgspec
 
 from cfsbuild.build.cancelling import CancellableSink
 from cfsbuild.build.commit import Commit
-from cfsbuild.build.context import BuildContext, Done, failure
+from cfsbuild.build.context import BuildContext, Done, failure, no_passphrase
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.memory import map_large_blocks
 from cfsbuild.build.node_job import run_node
@@ -68,6 +68,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
     durability: Durability = Durability.BATCH,
     listener: Listener = ignore,
     sources: Sources | None = None,
+    passphrase: Callable[[Path], bytes] | None = None,
 ) -> Executed:
     """Build everything that `plan` says and return what came out; output files go to `output`.
 
@@ -93,6 +94,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
             output=output,
             jobs=jobs,
             force=lambda name: force is None or name in force,
+            passphrase=passphrase or no_passphrase,
         )
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)

@@ -227,7 +227,11 @@ def _foretell_tree(build: BuildContext, job: Job) -> Forecast:
 def _foretell_target(build: BuildContext, job: Job) -> Forecast:
     components = target_components(build, job)
     key = key_of(components)
-    return _forecast(job, key, why_emit(build, job, build.last(job.name), key, components))
+    last = build.last(job.name)
+    found = why_emit(build, job, last, key, components)
+    if last is not None and not found:
+        build.done[job.name] = Done(key=key, components=components, output=last.output, outcome=CACHED)
+    return _forecast(job, key, found)
 
 
 def _forecast(job: Job, key: str, found: tuple[Reason, ...] = ()) -> Forecast:

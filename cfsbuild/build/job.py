@@ -36,7 +36,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     image node NODE nests and `NODE/NAME` for that recipe's nodes. `recipe` indexes `Plan.recipes`. `needs`
     are the jobs that it directly depends on, `layers` all node jobs whose layers it sees, in merge order;
     `waits` says whether it reads what they produce, so that it can only start when they are done. `nested`
-    names the tree job of an image node's recipe.
+    names the tree job of an image node's recipe; `image` the image target that a target is about.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[str, ...] = ()
     waits: bool = False
     nested: str = ""
+    image: str = ""
     owners: Owners = Owners()
 
     @property
@@ -57,6 +58,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Return the jobs that must be done before this one can start."""
+        if self.image:
+            return (self.image,)
         if self.nested:
             return (*self.layers, self.nested) if self.waits else (self.nested,)
         return self.layers if self.waits else ()
@@ -121,8 +124,10 @@ def decode_plan(
     recipes = tuple(_typed(recipe, node_kinds, target_kinds) for recipe in plan.recipes)
     problems: list[Problem] = []
     for recipe in recipes:
-        for spec in recipe.nodes.values():
-            problems.extend(node_kinds[spec.kind].check(spec))
+        for node in recipe.nodes.values():
+            problems.extend(node_kinds[node.kind].check(node))
+        for target in recipe.targets.values():
+            problems.extend(target_kinds[target.kind].check(target))
     if problems:
         raise RecipeError(tuple(problems))
     return msgspec.structs.replace(plan, recipes=recipes)

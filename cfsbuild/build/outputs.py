@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _NO_REFLINK = {
 
 _WORTH_A_THREAD = 1 << 20
 """Bytes to write that take about as long as the disk takes to commit."""
+
+_EXISTING_BYTES = 1 << 24
 
 OpenImage = Callable[[bytes], int]
 """Return a read-only descriptor of the image with a raw digest."""
@@ -114,6 +117,19 @@ def read_back(directory: Path, record: OutRecord) -> bytes | None:
     except OSError:
         return None
     return data if record.digest and digest_of(data) == record.digest else None
+
+
+def existing(directory: Path, name: str) -> bytes | None:
+    """Return the content of a file in `directory`; None if there is no regular file of a sensible size."""
+    try:
+        fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:  # noqa: PTH123 (a descriptor)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _EXISTING_BYTES:
+            return None
+        return file.read()
 
 
 def altered(directory: Path, records: Iterable[OutRecord]) -> list[str]:

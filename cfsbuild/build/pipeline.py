@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,15 @@ OUTPUT = "out"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to build. `force` names jobs that run in any case; None means all of them."""
+    """How to build. `force` names jobs that run in any case; None means all of them.
+
+    `passphrase` returns that of a private key by its path; without it keys that need one cannot be used.
+    """
 
     jobs: int = 1
     keep_going: bool = False
     force: tuple[str, ...] | None = ()
+    passphrase: Callable[[Path], bytes] | None = None
 
 
 def make_request(  # noqa: PLR0913 (the parts of a request)
@@ -224,6 +228,7 @@ def _build_one(  # noqa: PLR0913 (what one image's build is given)
         force=options.force,
         listener=listener,
         sources=sources,
+        passphrase=options.passphrase,
     )
     try:
         document = encode_plan(plan)

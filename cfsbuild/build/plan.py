@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cfsbuild.build.job import NODE, TARGET, TARGET_PREFIX, TREE, TREE_KIND, Job, Plan
 from cfsbuild.errors import Problem, RecipeError
 from cfsbuild.nodes.kind import NodeKind, Owners
@@ -23,6 +25,8 @@ LoadNested = Callable[[NodeSpec, Path], Recipe]
 """Load the recipe that a node nests; raises `RecipeError`."""
 
 IMAGE_KIND = "image"
+IMAGE_TARGET = "image"
+"""Name and kind of the target that every recipe has."""
 ACCOUNTS_KIND = "accounts"
 
 
@@ -40,21 +44,43 @@ def plan(
     planner = _Planner(node_kinds, load)
     jobs = planner.expand(recipe, "", ())
     layers = tuple(job.name for job in jobs if job.role == NODE and job.recipe == 0)
-    for target in recipe.targets.values():
-        if target.kind not in target_kinds:
-            planner.problems.append(
-                Problem(f"unknown target kind {target.kind!r}", origin=target.origins.get(""))
-            )
-            continue
-        name = TARGET_PREFIX + target.name
-        jobs.append(
-            Job(
-                name=name, kind=target.kind, role=TARGET, needs=_tops(jobs, layers), layers=layers, waits=True
-            )
-        )
+    jobs += _target_jobs(recipe, target_kinds, layers, _tops(jobs, layers), planner.problems)
     if planner.problems:
         raise RecipeError(tuple(planner.problems))
     return Plan(recipes=tuple(planner.recipes), jobs={job.name: job for job in jobs})
+
+
+def _target_jobs(
+    recipe: Recipe,
+    kinds: Mapping[str, TargetKind],
+    layers: tuple[str, ...],
+    tops: tuple[str, ...],
+    problems: list[Problem],
+) -> list[Job]:
+    """Return the jobs of targets, those that are about the image after it."""
+    jobs = []
+    for target in recipe.targets.values():
+        if target.kind not in kinds:
+            problems.append(Problem(f"unknown target kind {target.kind!r}", origin=target.origin))
+            continue
+        kind = kinds[target.kind]
+        problems.extend(kind.check(target))
+        job = Job(name=TARGET_PREFIX + target.name, kind=target.kind, role=TARGET, waits=True)
+        if not kind.of_image:
+            job = msgspec.structs.replace(job, needs=tops, layers=layers)
+        elif recipe.targets[IMAGE_TARGET].kind == IMAGE_TARGET:
+            image = TARGET_PREFIX + IMAGE_TARGET
+            job = msgspec.structs.replace(job, needs=(image,), image=image)
+        else:
+            problems.append(
+                Problem(
+                    f"target {target.name!r} is about an image, and `targets.image` is none",
+                    resolution="give the other target another name",
+                    origin=target.origin,
+                )
+            )
+        jobs.append(job)
+    return sorted(jobs, key=lambda job: bool(job.image))
 
 
 def nested_recipe(spec: NodeSpec) -> Path | None:

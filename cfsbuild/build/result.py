@@ -27,7 +27,10 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target gave. `digest` is lower-case hex; `files` are paths of output files, image first."""
+    """What a target gave. `digest` is lower-case hex; `files` are paths of output files, the main one first.
+
+    Only an image has a `reference`.
+    """
 
     target: str
     digest: str
@@ -48,7 +51,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Return the first image's digest."""
-        return self.images[0].digest if self.images else ""
+        return next((image.digest for image in self.images if image.reference), "")
 
     @property
     def ran(self) -> int:

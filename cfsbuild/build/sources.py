@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from cfsbuild.build.keys import digest_of
 from cfsbuild.errors import BuildError
 from cfsbuild.limits import RACY_NS
-from cfsbuild.nodes.kind import NodeKind
-from cfsbuild.recipe.model import NodeSpec
+from cfsbuild.recipe.model import Declared
 
 if TYPE_CHECKING:
     from cfsbuild.tree.scan import Scan
@@ -87,11 +87,21 @@ def sign(path: Path) -> Signature:
     return Signature(tree=True, newest_ns=found.newest_ns, taken_ns=taken, listing=found)
 
 
-def local_paths(kind: NodeKind, spec: NodeSpec) -> Iterator[tuple[str, Path]]:
-    """Yield each local path that a node names, as written and as it is found here."""
+class NamesPaths(Protocol):
+    """A kind of node or target."""
+
+    @property
+    def path_keys(self) -> tuple[str, ...]:
+        """Parameters that name local paths: text, lists of texts, or tables with texts as values."""
+
+
+def local_paths(kind: NamesPaths, spec: Declared) -> Iterator[tuple[str, Path]]:
+    """Yield each local path that a node or target names, as written and as it is found here."""
     for key in kind.path_keys:
         value: Any = getattr(spec.params, key, None)
-        for written in [value] if isinstance(value, str) else value or ():
+        if isinstance(value, dict):
+            value = value.values()
+        for written in [value] if isinstance(value, str) and value else value or ():
             yield written, spec.resolve(key, written)
 
 
@@ -115,8 +125,8 @@ class Sources:
         """Take over signatures that were taken a moment ago."""
         self._signatures.update(signatures)
 
-    def observe(self, job: str, kind: NodeKind, spec: NodeSpec) -> None:
-        """Take the signatures of a node's sources, unless they are known."""
+    def observe(self, job: str, kind: NamesPaths, spec: Declared) -> None:
+        """Take the signatures of a node's or target's sources, unless they are known."""
         named = tuple(local_paths(kind, spec))
         with self._lock:
             self._named[job] = named
@@ -135,6 +145,10 @@ class Sources:
 
             return scan(path)
         return listing
+
+    def digests(self, job: str) -> dict[str, str]:
+        """Return, for each observed source of a job, a digest of its signature: nothing of its content."""
+        return {written: digest_of(self._signatures[path].data) for written, path in self._named[job]}
 
     def forget_listings(self) -> None:
         """Let go of the listings, each of which may take as much memory as a layer."""

@@ -11,7 +11,7 @@ from cfsbuild.build.context import BuildContext, Done
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import KEY_FORMAT, Components, canonical_json, digest_of, key_of, layers_digest
 from cfsbuild.build.memory import give_back
-from cfsbuild.build.outputs import altered
+from cfsbuild.build.outputs import altered, existing
 from cfsbuild.build.reasons import Reason
 from cfsbuild.build.result import RAN
 from cfsbuild.build.state import LastRun
@@ -19,6 +19,7 @@ from cfsbuild.build.target_patch import patched_output
 from cfsbuild.build.unlabelled import unlabelled
 from cfsbuild.events import JobStarted
 from cfsbuild.targets.kind import TargetContext, TargetOutput, TreeSource
+from cfsbuild.tree.layer import Tree
 
 
 def run_tree(build: BuildContext, job: Job) -> Done:
@@ -73,8 +74,14 @@ def target_components(build: BuildContext, job: Job) -> Components:
         "epoch": str(recipe.epoch),
         "image.name": recipe.image_name,
         "image.format": str(recipe.format),
-        **layer_components(build, job),
     }
+    if job.image:
+        components["image.digest"] = build.done[job.image].output
+    else:
+        components.update(layer_components(build, job))
+    build.sources.observe(job.name, kind, spec)
+    for written, digest in build.sources.digests(job.name).items():
+        components[f"source.{written}"] = digest
     for name, value in msgspec.to_builtins(spec.params).items():
         components[f"param.{name}"] = canonical_json(value).decode()
     return components
@@ -90,7 +97,7 @@ def why_emit(
         return (Reason(reason=why.FORCED),)
     if last.key != key:
         return why.differences(last.components, components) or (Reason(reason=why.RESULT_MISSING),)
-    if not build.store.has_image(bytes.fromhex(last.output)):
+    if not job.image and not build.store.has_image(bytes.fromhex(last.output)):
         return (Reason(reason=why.RESULT_MISSING),)
     return tuple(
         Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(build.output, last.files)
@@ -124,20 +131,31 @@ def run_target(build: BuildContext, job: Job) -> tuple[Done, TargetOutput | None
 
 
 def _emit(build: BuildContext, job: Job) -> TargetOutput:
+    spec = build.plan.target(job)
+    context = TargetContext(
+        recipe=build.plan.recipes[job.recipe],
+        spec=spec,
+        source=_source(build, job),
+        image=bytes.fromhex(build.done[job.image].output) if job.image else b"",
+        sink=build.sink,
+        algorithm=build.algorithm,
+        existing=lambda name: existing(build.output, name),
+        passphrase=build.passphrase,
+    )
+    return build.target_kinds[job.kind].emit(context, spec.params)
+
+
+def _source(build: BuildContext, job: Job) -> TreeSource:
+    if job.image:
+        return TreeSource(tree=Tree(entries={}), node_of=lambda _: "")
     merged = build.trees.merged(job.layers, build.outputs(job.layers))
     for note in unlabelled(build.plan, job, merged):
         build.listener(note)
     build.forget()
     give_back()
-    context = TargetContext(
-        recipe=build.plan.recipes[job.recipe],
-        source=TreeSource(
-            tree=merged.tree, node_of=merged.provenance.node_of, changed=merged.provenance.changed()
-        ),
-        sink=build.sink,
-        algorithm=build.algorithm,
+    return TreeSource(
+        tree=merged.tree, node_of=merged.provenance.node_of, changed=merged.provenance.changed()
     )
-    return build.target_kinds[job.kind].emit(context, build.plan.target(job).params)
 
 
 def _set_reference(build: BuildContext, name: str, digest: bytes) -> None:

@@ -112,9 +112,11 @@ def naming(name: str) -> Iterator[None]:
         raise
 
 
-def image_argument(name: str = "image", metavar: str = "IMAGE") -> Callable[[Function], Function]:
+def image_argument(
+    name: str = "image", metavar: str = "IMAGE", *, required: bool = True
+) -> Callable[[Function], Function]:
     """Add an argument that names an image; shells complete it with files and references."""
-    return click.argument(name, metavar=metavar, shell_complete=complete_image)
+    return click.argument(name, metavar=metavar, shell_complete=complete_image, required=required)
 
 
 def objects_option(help_text: str) -> Callable[[Function], Function]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from cfsbuild.cli.bundle_mounting import BundleChoice, bundle_options, mount_by_bundle
 from cfsbuild.cli.images import image_argument
 from cfsbuild.cli.mounting import mount_options, plan_mount
 from cfsbuild.cli.output import note, write_json
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.deploy.spec import Verity
+from cfsbuild.errors import UsageError
 
 MOUNTED_VERSION = 1
 
@@ -23,13 +25,14 @@ MOUNTED_VERSION = 1
     "--digest", metavar="HEX", default="", help="The fs-verity digest that the image file must have."
 )
 @mount_options
-@image_argument()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@bundle_options
+@image_argument(metavar="[IMAGE]", required=False)
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR", required=False)
 @pass_settings
 def command(  # noqa: PLR0913 (one parameter an option)
     settings: Settings,
-    image: str,
-    directory: Path,
+    image: str | None,
+    directory: Path | None,
     *,
     upper: str,
     work: str,
@@ -37,12 +40,45 @@ def command(  # noqa: PLR0913 (one parameter an option)
     objects: tuple[Path, ...],
     verity: Verity,
     idmap: str,
+    bundle: Path | None,
+    base: Path,
+    keys: tuple[Path, ...],
+    threshold: int | None,
+    name: str | None,
+    least_generation: int,
+    allow_insecure: bool,
 ) -> None:
     """Mount IMAGE at the directory DIR. Needs root.
 
     Says on standard error when the kernel does not check contents by digest. With -n the mount is only
     described, as the JSON document that `docs/formats/mount-spec.md` explains.
+
+    With --bundle there is no IMAGE: the signed bundle says what is mounted and how. Nothing is mounted unless
+    a trusted key signed it, the image is the one that was signed, and the kernel checks all that is read.
     """
+    if bundle is not None:
+        if (
+            image is None
+            or directory is not None
+            or any((upper, work, digest, objects, idmap, verity != "try"))
+        ):
+            raise UsageError(
+                "with --bundle there is only DIR",
+                details="what is mounted and how, the bundle says",
+                resolution="cfsbuild mount --bundle FILE DIR",
+                reason="usage",
+            )
+        choice = BundleChoice(bundle, base, keys, threshold, name, least_generation, allow_insecure)
+        mount_by_bundle(settings, choice, Path(image))
+        return
+    if image is None or directory is None:
+        raise click.UsageError("Missing argument 'IMAGE' or 'DIR'.")
+    if any((keys, threshold, name, least_generation, allow_insecure)):
+        raise UsageError(
+            "--key, --threshold, --name, --least-generation and --allow-insecure go with --bundle",
+            resolution="`cfsbuild verify IMAGE --key PUB` checks an image's signature",
+            reason="usage",
+        )
     plan = plan_mount(
         settings,
         image,

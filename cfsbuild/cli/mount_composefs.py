@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from cfsbuild.cli.refusal import RefusalError
-from cfsbuild.deploy.mount import MountError, mount
+from cfsbuild.deploy.attach import MountError
+from cfsbuild.deploy.mount import mount
 from cfsbuild.deploy.spec import MountSpec, Verity
 from cfsbuild.errors import CfsError, InputError, UsageError, VerificationError
 

@@ -23,6 +23,7 @@ from cfsbuild.cli.images import (
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.signatures import Signers, Trust, check_signature, check_trust
+from cfsbuild.cli.verify_bundle import is_bundle, verify_bundle_file
 from cfsbuild.errors import InputError, Problem, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm, algorithm_of_digest
 from cfsbuild.tree import paths
@@ -110,10 +111,13 @@ def command(  # noqa: PLR0913 (one parameter an option)
 ) -> int:
     """Check that IMAGE is well-formed, has the right digest, and that every object it names is intact.
 
-    Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
+    Reads every byte. Exit status 5 if anything is wrong; every fault is listed. IMAGE can also be a signed
+    mount bundle: then its signatures are checked, and what it says is shown.
     """
     trust = Trust(keys, threshold, signature, name, image_version)
     check_trust(trust)
+    if is_bundle(Path(image)):
+        return verify_bundle_file(settings, Path(image), trust)
     directories = None if only_structure else object_directories(settings, objects)
     result = _verify(settings, image, digest or "", directories, trust)
     if settings.json:

@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from cfsbuild.deploy import syscalls
+from cfsbuild.deploy.attach import MountError, attach, refused_to, words_of
 from cfsbuild.deploy.loop import loop_device
-from cfsbuild.deploy.sequence import FilesystemMount, erofs_mount, overlay_mount, overlay_options
+from cfsbuild.deploy.sequence import erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec
 from cfsbuild.erofs.format import COMPOSEFS_HEADER_VERSION, COMPOSEFS_MAGIC, FLAG_HAS_ACL
-from cfsbuild.errors import InputError, StoreError, VerificationError
+from cfsbuild.errors import InputError, VerificationError
 from cfsbuild.fsverity import kernel
 
 
@@ -26,10 +27,6 @@ class Mounted(msgspec.Struct, frozen=True):
     target: str
     enforced: bool
     why_not: str = ""
-
-
-class MountError(StoreError):
-    """The kernel refused to mount."""
 
 
 def mount(spec: MountSpec, target: Path) -> Mounted:
@@ -67,17 +64,7 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
         syscalls.umount(str(target), syscalls.MNT_DETACH if lazy else 0)
     except OSError as error:
         hint = "something uses it still: see `fuser -vm`, or pass --lazy"
-        raise _refused(f"unmount {target}", error, busy=hint) from error
-
-
-def _refused(what: str, error: OSError, *, busy: str = "") -> MountError:
-    """Return what to tell when the kernel does not do `what`; `busy` is the hint when something is in use."""
-    hints = {errno.EPERM: "the kernel lets only root do that: try with sudo", errno.EBUSY: busy}
-    return MountError(
-        f"cannot {what}: {error.strerror}",
-        details=_words(error),
-        resolution=hints.get(error.errno or 0, ""),
-    )
+        raise refused_to(f"unmount {target}", error, busy=hint) from error
 
 
 def best_verity(image: Path) -> tuple[bool, str]:
@@ -149,7 +136,7 @@ def _metadata_mount(fd: int, spec: MountSpec, *, acl: bool) -> Iterator[str]:
         try:
             _mount_erofs(fd, spec, directory, acl=acl)
         except OSError as error:
-            raise _refused(f"mount the metadata of {spec.image}", error) from error
+            raise refused_to(f"mount the metadata of {spec.image}", error) from error
         try:
             yield directory
         finally:
@@ -158,22 +145,22 @@ def _metadata_mount(fd: int, spec: MountSpec, *, acl: bool) -> Iterator[str]:
 
 def _mount_erofs(fd: int, spec: MountSpec, directory: str, *, acl: bool) -> None:
     try:
-        _attach(erofs_mount(f"/proc/self/fd/{fd}", acl=acl), directory, spec.idmap)
+        attach(erofs_mount(f"/proc/self/fd/{fd}", acl=acl), directory, spec.idmap)
     except OSError as error:
         if error.errno != errno.ENOTBLK:
             raise
         with loop_device(fd) as device:
-            _attach(erofs_mount(device, acl=acl), directory, spec.idmap)
+            attach(erofs_mount(device, acl=acl), directory, spec.idmap)
 
 
 def _mount_overlay(spec: MountSpec, metadata: str, target: Path) -> bool:
     """Mount the overlay; returns whether it checks verity."""
     try:
-        refused = _attach(overlay_mount(spec, metadata), str(target), "")
+        refused = attach(overlay_mount(spec, metadata), str(target), "")
     except OSError as error:
         if error.errno not in {errno.ENOSYS, errno.EINVAL}:
-            raise _refused(f"mount {spec.image}", error) from error
-        return _mount_classic(spec, metadata, target, _words(error))
+            raise refused_to(f"mount {spec.image}", error) from error
+        return _mount_classic(spec, metadata, target, words_of(error))
     return spec.verity != "off" and "verity" not in refused
 
 
@@ -194,62 +181,3 @@ def _mount_classic(spec: MountSpec, metadata: str, target: Path, words: str) -> 
                 return verity
     strerror = failure.strerror if failure else "no way to mount was left"
     raise MountError(f"cannot mount {spec.image}: {strerror}", details=words)
-
-
-def _attach(what: FilesystemMount, directory: str, idmap: str) -> set[str]:
-    """Create and attach one file system; returns the keys of optional settings that the kernel refused."""
-    fd = syscalls.fsopen(what.filesystem)
-    try:
-        refused = _configure(fd, what)
-        mounted = syscalls.fsmount(fd, syscalls.MOUNT_ATTR_RDONLY if what.read_only else 0)
-    except OSError as error:
-        error.add_note(_kernel_log(fd))
-        raise
-    finally:
-        os.close(fd)
-    try:
-        if idmap:
-            _apply_idmap(mounted, idmap)
-        syscalls.move_mount(mounted, directory)
-    finally:
-        os.close(mounted)
-    return refused
-
-
-def _configure(fd: int, what: FilesystemMount) -> set[str]:
-    refused = set()
-    for setting in what.settings:
-        try:
-            if setting.value is None:
-                syscalls.fsconfig_flag(fd, setting.key)
-            else:
-                syscalls.fsconfig_string(fd, setting.key, setting.value)
-        except OSError:
-            if not setting.optional:
-                raise
-            refused.add(setting.key)
-    syscalls.fsconfig_create(fd)
-    return refused
-
-
-def _apply_idmap(mounted: int, idmap: str) -> None:
-    namespace = os.open(idmap, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.idmap_mount(mounted, namespace)
-    finally:
-        os.close(namespace)
-
-
-def _kernel_log(fd: int) -> str:
-    """Return what the kernel wrote into the configuration context, one message a line."""
-    lines: list[str] = []
-    while True:
-        try:
-            message = os.read(fd, 4096)
-        except OSError:  # ENODATA: no message left; anything else: none can be had
-            return "\n".join(lines)
-        lines.append(message.decode(errors="replace").strip().removeprefix("e ").removeprefix("w "))
-
-
-def _words(error: OSError) -> str:
-    return "\n".join(getattr(error, "__notes__", []))

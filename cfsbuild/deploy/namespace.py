@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cfsbuild.deploy import syscalls
-from cfsbuild.deploy.mount import MountError, mount
+from cfsbuild.deploy.attach import MountError
+from cfsbuild.deploy.mount import mount
 from cfsbuild.deploy.spec import MountSpec
 from cfsbuild.errors import CfsError
 

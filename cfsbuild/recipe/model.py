@@ -10,8 +10,8 @@ import msgspec
 from cfsbuild.errors import Origin
 
 
-class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One `[nodes.NAME]` table.
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """One table that declares something of a kind.
 
     `params` is an instance of the kind's parameter struct. `origins` maps key paths below the table
     (`source`, `rules.0.mode`; `` for the table itself) to where they were written.
@@ -20,13 +20,11 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     params: Any
-    needs: tuple[str, ...] = ()
-    replaces: tuple[str, ...] = ()
     origins: dict[str, Origin] = {}
 
     @property
     def origin(self) -> Origin | None:
-        """Return where the node's table begins."""
+        """Return where the table begins."""
         return self.origins.get("")
 
     def origin_of(self, key: str) -> Origin | None:
@@ -44,13 +42,15 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
         return base / value
 
 
-class TargetSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One `[targets.NAME]` table; `params` is an instance of the target kind's parameter struct."""
+class NodeSpec(Declared, frozen=True, kw_only=True):
+    """One `[nodes.NAME]` table."""
 
-    name: str
-    kind: str
-    params: Any
-    origins: dict[str, Origin] = {}
+    needs: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+
+
+class TargetSpec(Declared, frozen=True, kw_only=True):
+    """One `[targets.NAME]` table."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from cfsbuild.errors import Problem
 from cfsbuild.fsverity.algorithm import Algorithm
-from cfsbuild.recipe.model import Recipe
+from cfsbuild.recipe.model import Recipe, TargetSpec
 from cfsbuild.tree.layer import Tree
 from cfsbuild.tree.patching import Change
 
@@ -30,6 +32,9 @@ class TargetSink(Protocol):
     def set_ref(self, name: str, digest: bytes) -> None:
         """Let `name` stand for the image `digest` once the transaction is committed."""
 
+    def read_object(self, digest: bytes) -> bytes:
+        """Return the content of an object of the store or of the transaction, by raw digest."""
+
 
 class TreeSource(msgspec.Struct, frozen=True, kw_only=True):
     """The merged tree and where its paths come from. `node_of` gives "" for implicit directories.
@@ -43,12 +48,20 @@ class TreeSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What `emit` is given besides its parameters."""
+    """What `emit` is given besides its parameters.
+
+    `image` is the raw digest of the recipe's image for kinds that are `of_image`: they have no `source`.
+    `existing` returns the content of a file in the output directory, or None; `passphrase` that of a key.
+    """
 
     recipe: Recipe
-    source: TreeSource
+    spec: TargetSpec
     sink: TargetSink
     algorithm: Algorithm
+    source: TreeSource
+    image: bytes
+    existing: Callable[[str], bytes | None]
+    passphrase: Callable[[Path], bytes]
 
 
 class OutFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +97,12 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
     image: Callable[[bytes], bytes | None]
 
 
+def no_problems(spec: TargetSpec) -> Iterable[Problem]:
+    """Find nothing wrong beyond what the parameter types already check."""
+    del spec
+    return ()
+
+
 class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     """A target kind. Raise `version` whenever the same key could give another output than before."""
 
@@ -95,4 +114,8 @@ class TargetKind(msgspec.Struct, frozen=True, kw_only=True):
     patch: Callable[[PatchContext, Any], TargetOutput | None] | None = None
     """Return what `emit` would, made of what it made last time; None when that cannot be done."""
     path_keys: tuple[str, ...] = ()
-    """Parameters that name local paths."""
+    """Parameters that name local paths. The target is made again when one of the files was touched."""
+    check: Callable[[TargetSpec], Iterable[Problem]] = no_problems
+    """Find what is wrong before anything runs."""
+    of_image: bool = False
+    """Whether it follows from the image that the recipe's `image` target makes, and not from the tree."""

@@ -7,6 +7,6 @@ from collections.abc import Mapping
 from cfsbuild.recipe.kinds import LazyKinds
 from cfsbuild.targets.kind import TargetKind
 
-MODULES = {"image": "cfsbuild.targets.image"}
+MODULES = {"image": "cfsbuild.targets.image", "bundle": "cfsbuild.targets.bundle"}
 
 TARGET_KINDS: Mapping[str, TargetKind] = LazyKinds(MODULES)

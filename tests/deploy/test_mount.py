@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cfsbuild.deploy.mount import MountError, best_verity, mount, unmount
+from cfsbuild.deploy.attach import MountError
+from cfsbuild.deploy.mount import best_verity, mount, unmount
 from cfsbuild.deploy.namespace import run_inside
 from cfsbuild.deploy.spec import MountSpec
 from cfsbuild.erofs.writer import write_image

@@ -1,0 +1,169 @@
+"""Mounting by a bundle: whom this machine trusts, and what it says when it mounts or refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+import msgspec
+
+from cfsbuild.cli.output import note, write_json
+from cfsbuild.cli.settings import Settings
+from cfsbuild.errors import InputError, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from cfsbuild.deploy.bundle_mount import Policy
+    from cfsbuild.deploy.mount import Mounted
+    from cfsbuild.trust.bundle import OpenedBundle
+    from cfsbuild.trust.keys import PublicKey
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+TRUSTED_KEYS = Path("/etc/cfsbuild/keys")
+"""Where a machine keeps the public keys that it trusts when none are named."""
+
+MOUNTED_VERSION = 1
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class MountedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """What was mounted, and who vouches for it. `enforced`: the kernel checks all that is read."""
+
+    version: int = MOUNTED_VERSION
+    name: str
+    image_version: str
+    generation: int
+    digest: str
+    keys: list[str]
+    target: str
+    enforced: bool
+    why_not: str = ""
+
+
+class BundleChoice(NamedTuple):
+    """What the options about a bundle say."""
+
+    file: Path
+    base: Path
+    keys: tuple[Path, ...]
+    threshold: int | None
+    name: str | None
+    least_generation: int
+    allow_insecure: bool
+
+
+def bundle_options(function: Function) -> Function:
+    """Add the options that go with `--bundle`."""
+    for option in (
+        click.option(
+            "--allow-insecure", is_flag=True, help="Mount although the kernel does not check what is read."
+        ),
+        click.option(
+            "--least-generation",
+            metavar="N",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Refuse bundles of an older generation.",
+        ),
+        click.option("--name", help="What the bundle's image must be called."),
+        click.option(
+            "--threshold", metavar="N", type=click.IntRange(min=1), help="How many keys must have signed [1]."
+        ),
+        click.option(
+            "--key",
+            "keys",
+            metavar="PUB",
+            multiple=True,
+            type=_FILE,
+            help=f"Trust the owner of this public key (may be repeated) [{TRUSTED_KEYS}/*.pub].",
+        ),
+        click.option(
+            "--base",
+            metavar="DIR",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            default=Path("/"),
+            help="The file system with the objects and the state that the bundle names [/].",
+        ),
+        click.option(
+            "--bundle", metavar="FILE", type=_FILE, help="Mount what this bundle says, if it is signed."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def mount_by_bundle(settings: Settings, choice: BundleChoice, directory: Path) -> None:
+    """Verify the bundle, mount its image at `directory` and tell; with -n only verify and tell."""
+    from cfsbuild.deploy import bundle_mount  # noqa: PLC0415 (help needs no cryptography)
+
+    opened = bundle_mount.accept(read_envelope(choice.file), policy_of(choice))
+    bundle = opened.bundle
+    if settings.dry_run:
+        write_json(bundle_mount.mount_spec(bundle, choice.base, allow_insecure=choice.allow_insecure))
+        return
+    mounted = bundle_mount.mount_accepted(
+        bundle, choice.base, directory, allow_insecure=choice.allow_insecure
+    )
+    _tell(settings, opened, mounted)
+
+
+def policy_of(choice: BundleChoice) -> Policy:
+    """Return whom the options, or else this machine, trust. Raises `UsageError` for nobody."""
+    from cfsbuild.deploy.bundle_mount import Policy  # noqa: PLC0415 (help needs no cryptography)
+
+    return Policy(
+        keys=trusted_keys(choice.keys),
+        threshold=choice.threshold or 1,
+        allow_insecure=choice.allow_insecure,
+        name=choice.name,
+        least_generation=choice.least_generation,
+    )
+
+
+def trusted_keys(paths: tuple[Path, ...]) -> tuple[PublicKey, ...]:
+    """Return the keys in `paths`, or else those that this machine trusts."""
+    from cfsbuild.trust.key_files import PUBLIC_SUFFIX, read_public_key  # noqa: PLC0415 (as above)
+
+    chosen = paths or tuple(sorted(TRUSTED_KEYS.glob(f"*{PUBLIC_SUFFIX}")))
+    if not chosen:
+        raise UsageError(
+            "no key is trusted here",
+            details=f"there is no {TRUSTED_KEYS}/*{PUBLIC_SUFFIX}",
+            resolution="name the public key of who signs: --key PUB",
+            reason="no-key",
+        )
+    return tuple(read_public_key(path) for path in chosen)
+
+
+def read_envelope(path: Path) -> bytes:
+    """Return a signed bundle's bytes. Raises `VerificationError` (reason `malformed`) for too many."""
+    from cfsbuild.trust import dsse, files  # noqa: PLC0415 (help needs no cryptography)
+
+    try:
+        return files.read_regular(path, limit=dsse.ENVELOPE_BYTES)
+    except InputError as error:
+        raise VerificationError(error.brief, details=error.details, reason="malformed") from error
+
+
+def _tell(settings: Settings, opened: OpenedBundle, mounted: Mounted) -> None:
+    bundle = opened.bundle
+    if settings.json:
+        write_json(
+            MountedBundle(
+                name=bundle.name,
+                image_version=bundle.version,
+                generation=bundle.generation,
+                digest=bundle.image.digest,
+                keys=list(opened.key_ids),
+                target=mounted.target,
+                enforced=mounted.enforced,
+                why_not=mounted.why_not,
+            )
+        )
+        return
+    called = f"{bundle.name} {bundle.version}".rstrip()
+    note(settings, f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
+    if not mounted.enforced:
+        note(settings, f"note: the kernel does not check contents here: {mounted.why_not}")

@@ -1,0 +1,92 @@
+"""`cfsbuild verify BUNDLE`: who signed a mount bundle, and what it says."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cfsbuild.cli.bundle_mounting import read_envelope
+from cfsbuild.cli.output import write_json, write_lines
+from cfsbuild.cli.settings import Settings
+from cfsbuild.cli.signatures import Trust
+from cfsbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from cfsbuild.trust.bundle import OpenedBundle
+
+VERIFIED_VERSION = 1
+_BEGINS = b'{"payload":'
+
+
+class VerifiedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that trusted keys signed; `bundle` is the document (docs/formats/mount-bundle.md)."""
+
+    version: int = VERIFIED_VERSION
+    file: str
+    ok: bool
+    signers: list[str]
+    bundle: dict[str, object]
+
+
+def is_bundle(path: Path) -> bool:
+    """Say whether a file claims to be a signed mount bundle."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if file.read(len(_BEGINS)) != _BEGINS:
+            return False
+    from cfsbuild.trust.bundle import is_envelope_of_bundle  # noqa: PLC0415 (help needs no cryptography)
+
+    return is_envelope_of_bundle(read_envelope(path))
+
+
+def verify_bundle_file(settings: Settings, path: Path, trust: Trust) -> int:
+    """Check who signed the bundle in `path` and show it. Raises `VerificationError`, `UsageError`."""
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (as above)
+    from cfsbuild.trust.key_files import read_public_key  # noqa: PLC0415 (as above)
+
+    if not trust.keys:
+        raise UsageError(
+            f"{path} is a mount bundle: it is as good as who signed it",
+            resolution="name the public key of who must have: --key PUB",
+            reason="no-key",
+        )
+    trusted = [read_public_key(key) for key in trust.keys]
+    opened = bundles.verify_bundle(
+        read_envelope(path), trusted, threshold=trust.threshold or 1, allow_insecure=True
+    )
+    bundles.check_is_called(opened.bundle, trust.name, trust.version)
+    if settings.json:
+        document = msgspec.to_builtins(opened.bundle)
+        document["secrets"] = sorted(opened.bundle.secrets)
+        write_json(VerifiedBundle(file=str(path), ok=True, signers=list(opened.key_ids), bundle=document))
+    elif not settings.quiet:
+        write_lines(_lines(str(path), opened))
+    return 0
+
+
+def _lines(name: str, opened: OpenedBundle) -> Iterator[str]:
+    bundle = opened.bundle
+    yield f"{name}: ok"
+    yield f"  mounts      {bundle.name} {bundle.version}".rstrip()
+    yield f"  generation  {bundle.generation}"
+    yield f"  digest      {bundle.image.digest}"
+    yield f"  objects     {', '.join(bundle.objects)}"
+    yield f"  verity      {bundle.verity}"
+    if bundle.upper is not None:
+        yield f"  writable    all, in {bundle.upper.directory}"
+    elif bundle.state is not None:
+        yield f"  writable    /etc {bundle.state.etc}, /var {bundle.state.var}, in {bundle.state.directory}"
+    if bundle.target is not None:
+        yield f"  machine     {bundle.target.srk}"
+    if bundle.not_after is not None:
+        yield f"  not after   {dt.datetime.fromtimestamp(bundle.not_after, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if bundle.secrets:
+        yield f"  secrets     {', '.join(sorted(bundle.secrets))}"
+    yield from (f"  signed by   {signer}" for signer in opened.key_ids)
+    if bundle.verity != "require":
+        yield "  warning     the kernel is not asked to check what is read"

@@ -1,0 +1,147 @@
+"""From a mount bundle to a mounted image: nothing is mounted that a trusted key did not sign.
+
+The order is that of `docs/formats/mount-bundle.md`: signature, then what was signed is read; name, expiry,
+generation; kernel; the image by its own measured digest; contents; what stays writable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cfsbuild.deploy import kernel_features
+from cfsbuild.deploy.machine_id import keep_machine_id
+from cfsbuild.deploy.mount import Mounted, best_verity, mount, unmount
+from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.deploy.state import mount_state
+from cfsbuild.errors import VerificationError
+from cfsbuild.fsverity.algorithm import algorithm_of_digest
+from cfsbuild.fsverity.digest import digest_fd
+from cfsbuild.trust import bundle as bundles
+from cfsbuild.trust.bundle import Bundle, OpenedBundle
+from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.statement import digest_hex
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom and what a machine accepts; nothing of it comes from a bundle.
+
+    `least_generation` refuses older bundles where no counter does; `now` is in seconds since 1970.
+    """
+
+    keys: tuple[PublicKey, ...]
+    threshold: int = 1
+    allow_insecure: bool = False
+    name: str | None = None
+    version: str | None = None
+    least_generation: int = 0
+    now: int | None = None
+
+
+def accept(envelope: bytes, policy: Policy) -> OpenedBundle:
+    """Return the bundle in a signed envelope if the machine's policy allows it.
+
+    Raises `VerificationError`, reason `malformed`, `payload-type`, `signature-invalid`, `signature-missing`,
+    `signature-threshold`, `insecure`, `signature-other-name`, `expired` or `rollback`.
+    """
+    opened = bundles.verify_bundle(
+        envelope, policy.keys, threshold=policy.threshold, allow_insecure=policy.allow_insecure
+    )
+    bundles.check_is_called(opened.bundle, policy.name, policy.version)
+    bundles.check_not_expired(opened.bundle, int(time.time()) if policy.now is None else policy.now)
+    bundles.check_generation(opened.bundle, policy.least_generation)
+    return opened
+
+
+def mount_accepted(bundle: Bundle, base: Path, target: Path, *, allow_insecure: bool = False) -> Mounted:
+    """Mount the image of an accepted bundle at `target`; `base` is the file system with objects and state.
+
+    Raises `VerificationError`, reason `kernel-feature`, `image-missing`, `image-size`, `image-no-verity`,
+    `image-digest` or `state`; `MountError`. Nothing stays mounted then.
+    """
+    if not allow_insecure:
+        kernel_features.check_kernel(bundle.kernel)
+    spec = mount_spec(bundle, base, allow_insecure=allow_insecure)
+    if not spec.digest:
+        _check_by_reading(Path(spec.image), bundle)
+    mounted = mount(spec, target)
+    state = bundle.state
+    if state is None:
+        return mounted
+    try:
+        above = mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
+        try:
+            keep_machine_id(target, state.etc, base, state.directory)
+        except BaseException:
+            _unmount_all(reversed(above))
+            raise
+    except BaseException:
+        unmount(target, lazy=True)
+        raise
+    return mounted
+
+
+def mount_spec(bundle: Bundle, base: Path, *, allow_insecure: bool = False) -> MountSpec:
+    """Return the mount that a bundle asks for; with `allow_insecure` the kernel checks only what it can.
+
+    Raises `VerificationError`, reason `image-missing` or `image-size`.
+    """
+    digest = digest_hex(bundle.image)
+    objects = tuple(str(base / directory) for directory in bundle.objects)
+    image = _find_image(bundle, objects, digest)
+    upper = work = ""
+    if bundle.upper is not None:
+        upper, work = (str(base / path) for path in (bundle.upper.directory, bundle.upper.work))
+    checked = bundle.verity != "off"
+    if allow_insecure or bundle.verity == "try":
+        checked = checked and best_verity(image)[0]
+    return MountSpec(
+        image=str(image),
+        objects=objects,
+        digest=digest if checked else "",
+        verity="require" if checked else "off",
+        read_only=bundle.ro,
+        upper=upper,
+        work=work,
+    )
+
+
+def _find_image(bundle: Bundle, objects: Iterable[str], digest: str) -> Path:
+    places = [Path(directory) / digest[:2] / digest[2:] for directory in objects]
+    for place in places:
+        if place.is_file():
+            size = place.stat().st_size
+            if size == bundle.image.size:
+                return place
+            raise VerificationError(
+                f"the image of {bundle.name} has another size than was signed",
+                details=f"{place}\nsigned   {bundle.image.size} bytes\npresent  {size} bytes",
+                reason="image-size",
+            )
+    raise VerificationError(
+        f"the image of {bundle.name} is not here",
+        details="looked for " + ", ".join(map(str, places)),
+        resolution="copy the store's objects to this machine",
+        reason="image-missing",
+    )
+
+
+def _check_by_reading(image: Path, bundle: Bundle) -> None:
+    """Compare an image that the kernel cannot vouch for: now it is right, and nobody knows for how long."""
+    wanted = bytes.fromhex(digest_hex(bundle.image))
+    with image.open("rb") as file:
+        found, _ = digest_fd(file.fileno(), algorithm_of_digest(wanted))
+    if found != wanted:
+        raise VerificationError(
+            f"the image of {bundle.name} is not the one that was signed",
+            details=f"signed   {wanted.hex()}\npresent  {found.hex()}",
+            reason="image-digest",
+        )
+
+
+def _unmount_all(places: Iterable[Path]) -> None:
+    for place in places:
+        unmount(place, lazy=True)

@@ -1,0 +1,225 @@
+"""The mount bundle: what a machine must know to mount the image, signed; and the same for other programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cfsbuild.errors import Problem, UsageError
+from cfsbuild.recipe.types import LocalPath
+from cfsbuild.targets.kind import OutFile, TargetContext, TargetKind, TargetOutput
+
+if TYPE_CHECKING:
+    from cfsbuild.recipe.model import Recipe, TargetSpec
+    from cfsbuild.trust.bundle import Bundle
+
+DOCUMENT_SUFFIX = ".bundle.json"
+SIGNED_SUFFIX = ".bundle"
+
+Level = Literal["signed", "sealed", "cred"]
+Verity = Literal["require", "try", "off"]
+Writable = Literal["read-only", "transient", "persistent", "bind"]
+Rendering = Literal["cmdline", "mount-spec", "systemd", "initramfs-tools"]
+RENDERINGS: tuple[Rendering, ...] = ("cmdline", "mount-spec", "systemd", "initramfs-tools")
+
+# As in `trust.bundle`: nothing that has a meaning in shells, units or mount options.
+_COMPONENTS = r"(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+(/(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+)*$"
+_DevicePath = Annotated[
+    str,
+    Meta(
+        pattern="^" + _COMPONENTS,
+        description="A path on the machine that mounts, relative to the file system with its state.",
+    ),
+]
+_DeviceMount = Annotated[str, Meta(pattern="^/" + _COMPONENTS)]
+
+
+class UpperTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where changes to the whole tree go."""
+
+    directory: _DevicePath
+    work: _DevicePath
+
+
+class StateTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of /etc and /var can be written; `transient` is forgotten, `persistent` is an overlay."""
+
+    etc: Annotated[Writable, Meta(description="What /etc is.")] = "transient"
+    var: Annotated[Writable, Meta(description="What /var is.")] = "persistent"
+    directory: Annotated[
+        _DevicePath, Meta(description="Where the machine keeps what is persistent [state/NAME].")
+    ] = ""
+
+
+class BundleParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mount bundle: name, version and generation, the image's digest, and how it is mounted."""
+
+    generation: Annotated[
+        int, Meta(ge=0, le=1 << 53, description="The rollback counter: machines refuse a lower one.")
+    ]
+    level: Annotated[
+        Level, Meta(description="signed; sealed to a machine's TPM; or that as a systemd credential.")
+    ] = "signed"
+    sign: Annotated[tuple[LocalPath, ...], Meta(description="Private keys that sign it.")] = ()
+    objects: Annotated[
+        tuple[_DevicePath, ...], Meta(description="Object directories, searched in order.")
+    ] = ("objects",)
+    verity: Annotated[Verity, Meta(description="What the kernel must check of what is read.")] = "require"
+    allow_insecure: Annotated[bool, Meta(description="Allow another `verity` than require.")] = False
+    upper: Annotated[UpperTable | None, Meta(description="Makes the whole tree writable.")] = None
+    state: Annotated[StateTable | None, Meta(description="What of /etc and /var can be written.")] = None
+    not_after: Annotated[str, Meta(description="When it expires: 2027-06-30, or 2027-06-30T12:00:00Z.")] = ""
+    secrets: Annotated[
+        dict[str, LocalPath], Meta(description="Files that only the machine may read, by name; not `signed`.")
+    ] = {}
+    render: Annotated[
+        tuple[Rendering, ...], Meta(description="Which files for other programs are written too.")
+    ] = RENDERINGS
+    base: Annotated[
+        _DeviceMount,
+        Meta(description="Where the machine mounts the file system with its state, for `render`."),
+    ] = "/state"
+    where: Annotated[_DeviceMount, Meta(description="Where the machine mounts the image, for `render`.")] = (
+        "/sysroot"
+    )
+
+
+def check(spec: TargetSpec) -> Iterator[Problem]:
+    """Find keys and secrets that are missing, and what contradicts itself."""
+    params: BundleParams = spec.params
+    for key, paths in (("sign", params.sign), ("secrets", params.secrets.values())):
+        for written in paths:
+            if not spec.resolve(key, written).is_file():
+                yield Problem(f"{key}: there is no file {written}", origin=spec.origin_of(key))
+    if params.secrets and params.level == "signed":
+        yield Problem(
+            "a bundle that is only signed can be read by everyone: it cannot have secrets",
+            resolution='level = "sealed" or "cred"',
+            origin=spec.origin_of("secrets"),
+        )
+    if params.verity != "require" and not params.allow_insecure:
+        yield Problem(
+            f"with verity = {params.verity!r} the kernel does not check what is read",
+            resolution="allow_insecure = true, if that is meant",
+            origin=spec.origin_of("verity"),
+        )
+    try:
+        _seconds(params.not_after)
+    except ValueError as error:
+        yield Problem(
+            f"not_after is no time: {error}", resolution="2027-06-30", origin=spec.origin_of("not_after")
+        )
+
+
+def emit(context: TargetContext, params: BundleParams) -> TargetOutput:
+    """Return the bundle's files. Raises `CfsError` for keys that cannot be used."""
+    from cfsbuild.targets import renderings  # noqa: PLC0415 (a bundle that is there is not rendered)
+    from cfsbuild.trust.bundle import encode_bundle  # noqa: PLC0415 (as above; needs cryptography)
+
+    name = context.recipe.image_name
+    bundle = make_bundle(context, params)
+    document = encode_bundle(bundle)
+    files = [OutFile(name=f"{name}{DOCUMENT_SUFFIX}", data=document)]
+    if params.sign:
+        envelope = _signed(context, params, bundle, f"{name}{SIGNED_SUFFIX}")
+        files.insert(0, OutFile(name=f"{name}{SIGNED_SUFFIX}", data=envelope))
+    place = renderings.Place(base=params.base, where=params.where)
+    files += [
+        OutFile(name=f"{name}.{suffix}", data=text.encode())
+        for suffix, text in renderings.render(bundle, place, params.render)
+    ]
+    return TargetOutput(digest=_digest_of(document), files=tuple(files))
+
+
+def make_bundle(context: TargetContext, params: BundleParams) -> Bundle:
+    """Return the bundle of the recipe's image, without secrets."""
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (needs cryptography)
+    from cfsbuild.trust.statement import image_file  # noqa: PLC0415
+
+    recipe = context.recipe
+    name = name_of(recipe)
+    size = len(context.sink.read_object(context.image))
+    state = params.state
+    return bundles.Bundle(
+        type=bundles.SECURE if params.verity == "require" else bundles.INSECURE,
+        name=name,
+        version=recipe.version,
+        generation=params.generation,
+        image=image_file(context.image, recipe.format, size),
+        objects=list(params.objects),
+        verity=params.verity,
+        ro=params.upper is None,
+        upper=None if params.upper is None else bundles.Upper(params.upper.directory, params.upper.work),
+        state=None
+        if state is None
+        else bundles.State(directory=state.directory or f"state/{name}", etc=state.etc, var=state.var),
+        kernel=bundles.kernel_features(params.verity),
+        target=None,
+        not_after=_seconds(params.not_after),
+        secrets={},
+    )
+
+
+def name_of(recipe: Recipe) -> str:
+    """Return what an image is called across its versions: the name, and the value of each matrix axis."""
+    return "-".join((recipe.name, *recipe.combination.values()))
+
+
+def _signed(context: TargetContext, params: BundleParams, bundle: Bundle, file: str) -> bytes:
+    """Return the envelope with a signature by each key, and with those by others that are there already."""
+    from cfsbuild.errors import VerificationError  # noqa: PLC0415 (as in `emit`)
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415
+    from cfsbuild.trust import dsse, key_files, process  # noqa: PLC0415
+
+    process.forbid_core_dumps()
+    payload = bundles.encode_bundle(bundle)
+    kind = bundles.payload_type_of(bundle)
+    envelope = b""
+    for written in params.sign:
+        path = context.spec.resolve("sign", written)
+        private = key_files.read_private_key(path, lambda path=path: context.passphrase(path))  # type: ignore[misc]
+        one = dsse.sign(kind, payload, private)
+        envelope = (dsse.merge(envelope, one) or one) if envelope else one
+    before = context.existing(file)
+    if before is None:
+        return envelope
+    try:
+        return dsse.merge(before, envelope) or envelope
+    except (VerificationError, UsageError):
+        # What lies there is no envelope, or a full one: it is replaced.
+        return envelope
+
+
+def _seconds(text: str) -> int | None:
+    """Return seconds since 1970 of a date (its end, UTC) or a time with its zone. Raises `ValueError`."""
+    if not text:
+        return None
+    if "T" not in text and " " not in text:
+        date = dt.date.fromisoformat(text) + dt.timedelta(days=1)
+        return int(dt.datetime.combine(date, dt.time(), dt.UTC).timestamp())
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("it has no time zone: end it with Z")
+    return int(moment.timestamp())
+
+
+def _digest_of(document: bytes) -> str:
+    import hashlib  # noqa: PLC0415 (start-up)
+
+    return hashlib.sha256(document).hexdigest()
+
+
+KIND = TargetKind(
+    name="bundle",
+    version=1,
+    summary="A mount bundle: what a machine must know to mount the image, signed.",
+    params=BundleParams,
+    emit=emit,
+    check=check,
+    path_keys=("sign", "secrets"),
+    of_image=True,
+)
