@@ -163,7 +163,10 @@ def _make_system(work: Path) -> Path:
     )
     for path in _python_files("cfsbuild", set()):
         _copy_file(path, root)
-    shutil.copytree(PACKAGE, root / PACKAGE.relative_to("/"), ignore=LEFT_OUT, dirs_exist_ok=True)
+    package = root / PACKAGE.relative_to("/")
+    shutil.copytree(PACKAGE, package, ignore=LEFT_OUT, dirs_exist_ok=True)
+    # As in a wheel: they lie beside the package only in a checkout.
+    shutil.copytree(PACKAGE.parent / "templates", package / "templates", dirs_exist_ok=True)
     executable = root / Path(sys.executable).relative_to("/")
     if not executable.exists():
         executable.parent.mkdir(parents=True, exist_ok=True)
