@@ -125,6 +125,7 @@ def _check_certified(image: Image, certificate: Path, trust: Trust, revoked: lis
     from cfsbuild.trust import fsverity_signature  # noqa: PLC0415 (help needs no cryptography)
 
     signer = fsverity_signature.read_certificate(certificate)
+    fsverity_signature.certified_key(signer)
     path = trust.certified_file or signature_file(image, PKCS7_SUFFIX)
     data = _read(image, path, "--fsverity-signature", fsverity_signature.SIGNATURE_BYTES)
     return fsverity_signature.verify(
@@ -139,7 +140,7 @@ def _key_id(text: str) -> str:
     if _KEY_ID.fullmatch(text):
         return text.lower()
     path = Path(text)
-    if not path.exists():
+    if not path.is_file():
         raise UsageError(
             f"{text!r} is neither a file nor the id of a key",
             resolution="name the public key, or the 32 hex digits that `cfsbuild key show` prints",
