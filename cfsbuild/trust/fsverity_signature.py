@@ -7,6 +7,7 @@ beside sealed images. It names no image and no version: it says only that somebo
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from cfsbuild.errors import InputError, UsageError, VerificationError
@@ -43,9 +45,17 @@ def read_certificate(path: Path) -> x509.Certificate:
     """Return the certificate in a PEM file. Raises `InputError` for anything else, `OSError`."""
     data = read_regular(path, limit=_CERTIFICATE_BYTES)
     try:
-        certificate = x509.load_pem_x509_certificate(data)
-        certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        with warnings.catch_warnings():
+            # What the library warns of (serial numbers below one) it will refuse one day.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_pem_x509_certificate(data)
+            certificate.public_key()
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        CryptographyDeprecationWarning,
+    ) as error:
         raise InputError(
             f"{path} is not a certificate in PEM that can be used", details=str(error), reason="certificate"
         ) from error

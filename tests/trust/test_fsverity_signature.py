@@ -1,14 +1,16 @@
 """The PKCS#7 signature: byte for byte that of `fsverity sign`; it is believed where openssl does, and only there."""
 
+import base64
 import shutil
 import subprocess
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cfsbuild.errors import InputError, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
-from cfsbuild.trust import keys
+from cfsbuild.trust import der, keys
 from cfsbuild.trust.fsverity_signature import (
     attach,
     certified_key,
@@ -256,5 +258,17 @@ def test_what_is_no_certificate_is_refused(tmp_path, content):
 def test_a_certificate_whose_key_nobody_knows_is_refused(tmp_path, openssl):
     openssl("ecparam", "-name", "secp112r1", "-genkey", "-noout", "-out", tmp_path / "k")
     openssl("req", "-new", "-x509", "-key", tmp_path / "k", "-out", tmp_path / "c", "-subj", "/CN=x")
+    with pytest.raises(InputError, match="not a certificate"):
+        read_certificate(tmp_path / "c")
+
+
+@pytest.mark.parametrize("serial", [b"\0", b"\xff\x01"])
+def test_a_certificate_with_a_serial_number_below_one_is_refused(tmp_path, signer_of, serial):
+    top = der.elements(der.only(signer_of("p256").certificate.public_bytes(Encoding.DER), der.SEQUENCE))
+    fields = [element.whole for element in der.elements(top[0].content)]
+    fields[1] = der.encode(2, serial)
+    body = der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, *fields), *(part.whole for part in top[1:]))
+    text = base64.encodebytes(body)
+    (tmp_path / "c").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n")
     with pytest.raises(InputError, match="not a certificate"):
         read_certificate(tmp_path / "c")
