@@ -16,6 +16,7 @@ from cfsbuild.cli.sign_sources import made_elsewhere, private_keys
 from cfsbuild.cli.signatures import DSSE_SUFFIX, file_of, signature_file
 
 if TYPE_CHECKING:
+    from cfsbuild.trust.keys import PublicKey
     from cfsbuild.trust.statement import ImageStatement
 
 
@@ -45,11 +46,12 @@ def sign_document(settings: Settings, text: str, image: Image, choice: Choice) -
     if choice.export is not None:
         _export(settings, payload, choice.export)
         return
+    public = _public_key(choice)
     if settings.dry_run:
         same = present is not None and _signed_as(present) == statement
         _tell(settings, statement, target, present if same else None)
         return
-    envelope = _added(settings, target, present, _envelopes(payload, choice))
+    envelope = _added(settings, target, present, _envelopes(payload, choice, public))
     write_result(target, envelope)
     _tell(settings, statement, target, envelope)
 
@@ -78,15 +80,24 @@ def _statement(text: str, image: Image, present: bytes | None, choice: Choice) -
     )
 
 
-def _envelopes(payload: bytes, choice: Choice) -> list[bytes]:
-    """Return one envelope for each signature."""
+def _public_key(choice: Choice) -> PublicKey | None:
+    """Return the key of who signs elsewhere; None for a private key here."""
     from cfsbuild.trust import dsse, key_files  # noqa: PLC0415
-    from cfsbuild.trust.statement import PAYLOAD_TYPE  # noqa: PLC0415
 
     if choice.public_key is None:
-        return [dsse.sign(PAYLOAD_TYPE, payload, private) for private in private_keys(choice)]
+        return None
     public = key_files.read_public_key(choice.public_key)
     dsse.check_key(public)
+    return public
+
+
+def _envelopes(payload: bytes, choice: Choice, public: PublicKey | None) -> list[bytes]:
+    """Return one envelope for each signature."""
+    from cfsbuild.trust import dsse  # noqa: PLC0415
+    from cfsbuild.trust.statement import PAYLOAD_TYPE  # noqa: PLC0415
+
+    if public is None:
+        return [dsse.sign(PAYLOAD_TYPE, payload, private) for private in private_keys(choice)]
     signature = made_elsewhere(choice, dsse.pae(PAYLOAD_TYPE, payload))
     return [dsse.attach(PAYLOAD_TYPE, payload, public, signature)]
 

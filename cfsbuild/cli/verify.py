@@ -139,7 +139,16 @@ def command(  # noqa: PLR0913 (one parameter an option)
 
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed.
     """
-    trust = Trust(keys, threshold, signature, name, image_version, certificate, certified_file, revoked)
+    trust = Trust(
+        keys=keys,
+        threshold=threshold,
+        file=signature,
+        name=name,
+        version=image_version,
+        certificate=certificate,
+        certified_file=certified_file,
+        revoked=revoked,
+    )
     check_trust(trust)
     directories = None if only_structure else object_directories(settings, objects)
     result = _verify(settings, image, digest or "", directories, trust)

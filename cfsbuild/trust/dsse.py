@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +21,6 @@ from cfsbuild.trust.keys import KeyAlgorithm, PrivateKey, PublicKey
 ENVELOPE_BYTES = 1 << 20
 SIGNATURES = 16
 
-_KEY_ID = re.compile(rf"[0-9a-f]{{{2 * keys.KEY_ID_BYTES}}}")
 _ALLOWED = (KeyAlgorithm.ED25519, KeyAlgorithm.P256)
 
 
@@ -115,7 +113,7 @@ def decode(data: bytes) -> Envelope:
     names = [signature.keyid for signature in envelope.signatures]
     if not 1 <= len(names) <= SIGNATURES or names != sorted(set(names)):
         raise canonical.malformed("the signature file", f"1 to {SIGNATURES} signatures, sorted by key")
-    if any(not _KEY_ID.fullmatch(name) for name in names):
+    if any(not keys.KEY_ID.fullmatch(name) for name in names):
         raise canonical.malformed("the signature file", "a key is named by 32 hex digits")
     for text in (envelope.payload, *(signature.sig for signature in envelope.signatures)):
         _bytes(text)
@@ -134,15 +132,17 @@ def verify(
     trusted: Sequence[PublicKey],
     threshold: int = 1,
     *,
-    revoked: Collection[str] = (),
+    revoked: Iterable[str] = (),
 ) -> Opened:
     """Return the payload of an envelope that at least `threshold` different keys of `trusted` signed.
 
     `revoked` are ids of keys whose signatures never count, whoever trusts them; they are not even looked at.
     Raises `VerificationError`, reason `malformed`, `payload-type`, `signature-invalid` (a trusted key is
     named that did not sign this), `signature-missing` (no trusted key is named), `key-revoked` (none but
-    revoked ones are) or `signature-threshold`; `UsageError` when `trusted` can never be enough.
+    revoked ones are) or `signature-threshold`; `UsageError` when `trusted` can never be enough, and for
+    what is no id.
     """
+    gone = keys.key_ids(revoked)
     known = {keys.key_id(public): public for public in trusted}
     for public in known.values():
         check_key(public)
@@ -161,7 +161,7 @@ def verify(
     message = pae(payload_type, payload)
     good = []
     for signature in envelope.signatures:
-        if signature.keyid not in known or signature.keyid in revoked:
+        if signature.keyid not in known or signature.keyid in gone:
             continue
         if not keys.verifies(known[signature.keyid], message, _bytes(signature.sig)):
             raise VerificationError(
@@ -169,12 +169,12 @@ def verify(
             )
         good.append(signature.keyid)
     if len(good) < threshold:
-        raise _too_few(envelope, good, threshold, revoked)
+        raise _too_few(envelope, good, threshold, gone)
     return Opened(payload, tuple(good))
 
 
 def _too_few(
-    envelope: Envelope, good: list[str], threshold: int, revoked: Collection[str]
+    envelope: Envelope, good: list[str], threshold: int, revoked: frozenset[str]
 ) -> VerificationError:
     names = [signature.keyid for signature in envelope.signatures]
     signers = ", ".join(f"{name} (revoked)" if name in revoked else name for name in names)

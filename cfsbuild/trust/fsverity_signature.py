@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -122,7 +122,7 @@ def verify(
     certificate: x509.Certificate,
     digest_by: Callable[[Algorithm], bytes],
     *,
-    revoked: Collection[str] = (),
+    revoked: Iterable[str] = (),
 ) -> str:
     """Return the id of the certificate's key if `data` is its signature of a file in our form.
 
@@ -132,7 +132,7 @@ def verify(
     """
     public = certified_key(certificate)
     identity = keys.key_id(public)
-    if identity in revoked:
+    if identity in keys.key_ids(revoked):
         raise VerificationError(
             f"the certificate's key {identity} is revoked",
             resolution="sign the image again by the new key",

@@ -6,6 +6,8 @@ The list of kinds is fixed, and no document chooses among them: the key does.
 from __future__ import annotations
 
 import enum
+import re
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -13,12 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from cfsbuild.errors import InputError
+from cfsbuild.errors import InputError, UsageError
 
 PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 KEY_ID_BYTES = 16
+KEY_ID = re.compile(rf"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
 
 _EXPONENT = 65537
 _SHA256 = hashes.SHA256()
@@ -111,6 +114,22 @@ def key_id(public: PublicKey) -> str:
     digest = hashes.Hash(hashes.SHA256())
     digest.update(public_der(public))
     return digest.finalize()[:KEY_ID_BYTES].hex()
+
+
+def key_ids(names: Iterable[str]) -> frozenset[str]:
+    """Return the ids in a list of keys. Raises `UsageError` (reason `key-id`) for what `key_id` never gives.
+
+    A revoked key whose id is written in another way would still count.
+    """
+    ids = frozenset(names)
+    for name in sorted(ids):
+        if not KEY_ID.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is not the id of a key",
+                resolution=f"it has {2 * KEY_ID_BYTES} digits, 0 to 9 and a to f",
+                reason="key-id",
+            )
+    return ids
 
 
 def sign(private: PrivateKey, message: bytes, digest: hashes.HashAlgorithm = _SHA256) -> bytes:

@@ -400,6 +400,8 @@ def test_a_dry_run_needs_no_passphrase_and_finds_what_would_be_refused(lab, run,
     assert run("sign", "a.cfs", "--key", "k.key", "-n", "--name", "two words").status == 2
     assert run("key", "new", "k", "-n").status == 2
     assert run("sign", "missing.cfs", "--key", "k.key", "-n").status == 2
+    run("key", "new", "r", "--algorithm", "rsa2048")
+    assert run("sign", "a.cfs", "--with", "true", "--public-key", "r.pub", "-n").status == 2
 
 
 def test_a_dry_run_tells_whose_signatures_stay(lab, run, image, key):

@@ -126,6 +126,20 @@ def test_who_signed_nothing_is_not_missed_because_of_being_revoked(alice, bob):
     assert dsse.verify(by_alice, TYPE, [alice.public_key()], revoked=[bobs]).payload == PAYLOAD
 
 
+@pytest.mark.parametrize(
+    "change", [str.upper, lambda name: name[:-1], lambda name: f"{name}\n", lambda _: ""]
+)
+def test_an_id_that_no_key_has_revokes_nothing_and_is_an_error(alice, change):
+    envelope = dsse.sign(TYPE, PAYLOAD, alice)
+    name = change(key_id(alice.public_key()))
+    with pytest.raises(UsageError) as caught:
+        dsse.verify(envelope, TYPE, [alice.public_key()], revoked=[name])
+    assert caught.value.reason == "key-id"
+    # Nor is one id in place of a list of them.
+    with pytest.raises(UsageError):
+        dsse.verify(envelope, TYPE, [alice.public_key()], revoked=key_id(alice.public_key()))
+
+
 def test_a_wrong_signature_of_a_revoked_key_spoils_nothing(alice, bob, both):
     bobs = key_id(bob.public_key())
     document = json.loads(both)
