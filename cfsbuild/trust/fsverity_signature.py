@@ -45,11 +45,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     """Return the certificate in a PEM file. Raises `InputError` for anything else, `OSError`."""
     data = read_regular(path, limit=_CERTIFICATE_BYTES)
     try:
-        with warnings.catch_warnings():
-            # What the library warns of (serial numbers below one) it will refuse one day.
-            warnings.simplefilter("error", CryptographyDeprecationWarning)
-            certificate = x509.load_pem_x509_certificate(data)
-            certificate.public_key()
+        return _load(data)
     except (
         ValueError,
         UnsupportedAlgorithm,
@@ -59,6 +55,17 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise InputError(
             f"{path} is not a certificate in PEM that can be used", details=str(error), reason="certificate"
         ) from error
+
+
+def _load(data: bytes) -> x509.Certificate:
+    """Return a certificate whose key can be loaded. Raises all that `read_certificate` names."""
+    with warnings.catch_warnings():
+        # What some versions of the library warn of, others take or refuse: serial numbers below one.
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        certificate = x509.load_pem_x509_certificate(data)
+        certificate.public_key()
+        if certificate.serial_number < 1:
+            raise ValueError("a serial number below one")
     return certificate
 
 
