@@ -11,6 +11,7 @@ import msgspec
 
 from cfsbuild.cli.output import note, write_json
 from cfsbuild.cli.settings import Settings
+from cfsbuild.cli.signatures import revoked_id
 from cfsbuild.errors import InputError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 TRUSTED_KEYS = Path("/etc/cfsbuild/keys")
 """Where a machine keeps the public keys that it trusts when none are named."""
+
+REVOKED_KEYS = Path("/etc/cfsbuild/revoked")
+"""Where it keeps those that it trusts no more, whatever is named."""
 
 MOUNTED_VERSION = 1
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -48,6 +52,7 @@ class BundleChoice(NamedTuple):
     file: Path
     base: Path
     keys: tuple[Path, ...]
+    revoked: tuple[str, ...]
     threshold: int | None
     name: str | None
     least_generation: int
@@ -78,6 +83,12 @@ def bundle_options(function: Function) -> Function:
             multiple=True,
             type=_FILE,
             help=f"Trust the owner of this public key (may be repeated) [{TRUSTED_KEYS}/*.pub].",
+        ),
+        click.option(
+            "--revoked",
+            metavar="PUB|ID",
+            multiple=True,
+            help=f"Never count this key's signatures (may be repeated) [{REVOKED_KEYS}/*.pub].",
         ),
         click.option(
             "--base",
@@ -116,6 +127,9 @@ def policy_of(choice: BundleChoice) -> Policy:
     return Policy(
         keys=trusted_keys(choice.keys),
         threshold=choice.threshold or 1,
+        revoked=tuple(
+            revoked_id(text) for text in (*choice.revoked, *map(str, sorted(REVOKED_KEYS.glob("*.pub"))))
+        ),
         allow_insecure=choice.allow_insecure,
         name=choice.name,
         least_generation=choice.least_generation,

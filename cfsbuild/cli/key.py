@@ -17,13 +17,17 @@ ALGORITHMS = ("ed25519", "p256", "rsa2048", "rsa3072")
 
 
 class KeyFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is. `private` and `public` are the files that were written, empty for `key show`."""
+    """What a key is. `private` and `public` are the files that were written, empty for `key show`.
+
+    In a dry run there is no key, and `id` is empty.
+    """
 
     version: int = KEY_VERSION
     id: str
     algorithm: str
     private: str = ""
     public: str = ""
+    dry_run: bool = False
 
 
 @click.group("key")
@@ -32,7 +36,7 @@ def command() -> None:
 
 
 @command.command("new")
-@common_options("json")
+@common_options("json", "dry_run")
 @click.option(
     "--algorithm",
     type=click.Choice(ALGORITHMS),
@@ -59,6 +63,13 @@ def new(  # noqa: PLR0913 (one parameter an option)
     """
     from cfsbuild.trust import key_files, keys, process  # noqa: PLC0415 (help needs no cryptography)
 
+    if settings.dry_run:
+        private, public = key_files.key_pair_paths(name)
+        _tell(
+            settings,
+            KeyFacts(id="", algorithm=algorithm, private=str(private), public=str(public), dry_run=True),
+        )
+        return
     process.forbid_core_dumps()
     passphrase = given_passphrase(passphrase_fd, passphrase_file)
     if encrypt and not passphrase:
@@ -103,5 +114,7 @@ def show(settings: Settings, file: Path, *, passphrase_fd: int | None, passphras
 def _tell(settings: Settings, facts: KeyFacts) -> None:
     if settings.json:
         write_json(facts)
+    elif facts.dry_run:
+        write_lines([f"would make a key of kind {facts.algorithm}: {facts.private}, {facts.public}"])
     else:
         write_lines([f"{facts.id}  {facts.algorithm}"])

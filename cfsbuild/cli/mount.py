@@ -43,6 +43,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     bundle: Path | None,
     base: Path,
     keys: tuple[Path, ...],
+    revoked: tuple[str, ...],
     threshold: int | None,
     name: str | None,
     least_generation: int,
@@ -68,14 +69,14 @@ def command(  # noqa: PLR0913 (one parameter an option)
                 resolution="cfsbuild mount --bundle FILE DIR",
                 reason="usage",
             )
-        choice = BundleChoice(bundle, base, keys, threshold, name, least_generation, allow_insecure)
+        choice = BundleChoice(bundle, base, keys, revoked, threshold, name, least_generation, allow_insecure)
         mount_by_bundle(settings, choice, Path(image))
         return
     if image is None or directory is None:
         raise click.UsageError("Missing argument 'IMAGE' or 'DIR'.")
-    if any((keys, threshold, name, least_generation, allow_insecure)):
+    if any((keys, revoked, threshold, name, least_generation, allow_insecure)):
         raise UsageError(
-            "--key, --threshold, --name, --least-generation and --allow-insecure go with --bundle",
+            "--key, --revoked, --threshold, --name, --least-generation and --allow-insecure go with --bundle",
             resolution="`cfsbuild verify IMAGE --key PUB` checks an image's signature",
             reason="usage",
         )

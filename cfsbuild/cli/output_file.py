@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from cfsbuild.errors import StoreError
+
 
 def replace_file(name: str | Path, chunks: Iterable[bytes], *, mode: int = 0o644) -> None:
     """Make `chunks` the content of the file `name`: all of them, or nothing changes. Raises `OSError`.
@@ -43,6 +45,17 @@ def replace_file(name: str | Path, chunks: Iterable[bytes], *, mode: int = 0o644
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Write a whole file, and the directories that it lies in. Raises `StoreError` (reason `output`)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, [data])
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {os.strerror(error.errno or 0)}", reason="output"
+        ) from error
 
 
 def _write_all(fd: int, chunks: Iterable[bytes]) -> None:

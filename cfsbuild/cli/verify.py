@@ -22,7 +22,7 @@ from cfsbuild.cli.images import (
 )
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.cli.signatures import Signers, Trust, check_signature, check_trust
+from cfsbuild.cli.signatures import Trust, check_signatures, check_trust
 from cfsbuild.cli.verify_bundle import is_bundle, verify_bundle_file
 from cfsbuild.errors import InputError, Problem, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm, algorithm_of_digest
@@ -42,7 +42,10 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What was checked, and what is wrong. `bytes` counts what was read; `signers` are ids of keys."""
+    """What was checked, and what is wrong. `bytes` counts what was read; `signers` are ids of keys.
+
+    `fsverity_signer` is the id of the certificate's key whose PKCS#7 signature is good.
+    """
 
     version: int = VERIFICATION_VERSION
     image: str
@@ -54,6 +57,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     signers: list[str] = []
     signed_name: str = ""
     signed_version: str = ""
+    fsverity_signer: str = ""
     faults: list[Fault] = []
 
 
@@ -92,6 +96,26 @@ class NotVerifiedError(VerificationError):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The signature file [IMAGE.dsse].",
 )
+@click.option(
+    "--revoked",
+    metavar="KEY",
+    multiple=True,
+    help="A key that must not count: a public key file or an id (may be repeated).",
+)
+@click.option(
+    "--fsverity-certificate",
+    "certificate",
+    metavar="CERT",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also check the PKCS#7 fs-verity signature by the key of the certificate in CERT.",
+)
+@click.option(
+    "--fsverity-signature",
+    "certified_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The PKCS#7 signature file [IMAGE.p7s].",
+)
 @click.option("--name", help="What the image must be called in the signature.")
 @click.option("--image-version", metavar="TEXT", help="The version that the signature must name.")
 @image_argument()
@@ -106,6 +130,9 @@ def command(  # noqa: PLR0913 (one parameter an option)
     keys: tuple[Path, ...],
     threshold: int | None,
     signature: Path | None,
+    revoked: tuple[str, ...],
+    certificate: Path | None,
+    certified_file: Path | None,
     name: str | None,
     image_version: str | None,
 ) -> int:
@@ -114,7 +141,16 @@ def command(  # noqa: PLR0913 (one parameter an option)
     Reads every byte. Exit status 5 if anything is wrong; every fault is listed. IMAGE can also be a signed
     mount bundle: then its signatures are checked, and what it says is shown.
     """
-    trust = Trust(keys, threshold, signature, name, image_version)
+    trust = Trust(
+        keys=keys,
+        threshold=threshold,
+        file=signature,
+        name=name,
+        version=image_version,
+        certificate=certificate,
+        certified_file=certified_file,
+        revoked=revoked,
+    )
     check_trust(trust)
     if is_bundle(Path(image)):
         return verify_bundle_file(settings, Path(image), trust)
@@ -140,7 +176,8 @@ def _verify(
     actual, faults = _check_image(image, (digest or image.expected).lower())
     if faults:
         return Verification(image=image.name, digest=actual, ok=False, faults=faults)
-    signers, faults = _signers(image, trust)
+    signers, wrong = check_signatures(image, trust)
+    faults = [Fault(error.reason, error.brief, error.details, error.resolution) for error in wrong]
     found, undigested = _named_objects(image)
     total = 0
     if directories is None:
@@ -158,6 +195,7 @@ def _verify(
         signers=signers.keys,
         signed_name=signers.name,
         signed_version=signers.version,
+        fsverity_signer=signers.certified,
         faults=faults,
     )
 
@@ -187,17 +225,6 @@ def _check_image(image: Image, wanted: str) -> tuple[str, list[Fault]]:
     except VerificationError as error:
         fault = Fault(error.reason, error.brief, error.details)
         return image_digest(image.name, image.data, wanted), [fault]
-
-
-def _signers(image: Image, trust: Trust) -> tuple[Signers, list[Fault]]:
-    """Return which of the trusted keys signed the image, and what is wrong with that."""
-    nobody = Signers([], "", "")
-    if not trust.keys:
-        return nobody, []
-    try:
-        return check_signature(image, trust), []
-    except VerificationError as error:
-        return nobody, [Fault(error.reason, error.brief, error.details, error.resolution)]
 
 
 def _named_objects(image: Image) -> tuple[dict[bytes, DumpEntry], int]:
@@ -296,6 +323,8 @@ def _lines(result: Verification, *, only_structure: bool) -> Iterator[str]:
     if result.signers:
         yield f"  signed   as {result.signed_name} {result.signed_version}".rstrip()
     yield from (f"           by {signer}" for signer in result.signers)
+    if result.fsverity_signer:
+        yield f"  PKCS#7   by {result.fsverity_signer}"
     if only_structure:
         yield "  objects  not checked"
         return

@@ -12,7 +12,7 @@ import msgspec
 from cfsbuild.cli.bundle_mounting import read_envelope
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings
-from cfsbuild.cli.signatures import Trust
+from cfsbuild.cli.signatures import Trust, revoked_id
 from cfsbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +55,17 @@ def verify_bundle_file(settings: Settings, path: Path, trust: Trust) -> int:
             resolution="name the public key of who must have: --key PUB",
             reason="no-key",
         )
+    if trust.certificate is not None or trust.file is not None:
+        raise UsageError(
+            "a bundle holds its signatures itself, and no fs-verity signature is made of it", reason="usage"
+        )
     trusted = [read_public_key(key) for key in trust.keys]
     opened = bundles.verify_bundle(
-        read_envelope(path), trusted, threshold=trust.threshold or 1, allow_insecure=True
+        read_envelope(path),
+        trusted,
+        threshold=trust.threshold or 1,
+        revoked=[revoked_id(text) for text in trust.revoked],
+        allow_insecure=True,
     )
     bundles.check_is_called(opened.bundle, trust.name, trust.version)
     if settings.json:

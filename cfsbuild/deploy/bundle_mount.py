@@ -29,11 +29,13 @@ from cfsbuild.trust.statement import digest_hex
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Whom and what a machine accepts; nothing of it comes from a bundle.
 
-    `least_generation` refuses older bundles where no counter does; `now` is in seconds since 1970.
+    `revoked` are ids of keys that do not count any more. `least_generation` refuses older bundles where no
+    counter does; `now` is in seconds since 1970.
     """
 
     keys: tuple[PublicKey, ...]
     threshold: int = 1
+    revoked: tuple[str, ...] = ()
     allow_insecure: bool = False
     name: str | None = None
     version: str | None = None
@@ -45,10 +47,14 @@ def accept(envelope: bytes, policy: Policy) -> OpenedBundle:
     """Return the bundle in a signed envelope if the machine's policy allows it.
 
     Raises `VerificationError`, reason `malformed`, `payload-type`, `signature-invalid`, `signature-missing`,
-    `signature-threshold`, `insecure`, `signature-other-name`, `expired` or `rollback`.
+    `signature-threshold`, `key-revoked`, `insecure`, `signature-other-name`, `expired` or `rollback`.
     """
     opened = bundles.verify_bundle(
-        envelope, policy.keys, threshold=policy.threshold, allow_insecure=policy.allow_insecure
+        envelope,
+        policy.keys,
+        threshold=policy.threshold,
+        revoked=policy.revoked,
+        allow_insecure=policy.allow_insecure,
     )
     bundles.check_is_called(opened.bundle, policy.name, policy.version)
     bundles.check_not_expired(opened.bundle, int(time.time()) if policy.now is None else policy.now)

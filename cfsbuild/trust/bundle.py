@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -194,6 +194,7 @@ def verify_bundle(
     trusted: Sequence[PublicKey],
     *,
     threshold: int = 1,
+    revoked: Iterable[str] = (),
     allow_insecure: bool = False,
 ) -> OpenedBundle:
     """Return the bundle in the DSSE envelope `data`; what was verified is what was decoded.
@@ -203,7 +204,7 @@ def verify_bundle(
     """
     kind, _ = dsse.unverified(data)
     wanted = INSECURE_PAYLOAD_TYPE if kind == INSECURE_PAYLOAD_TYPE else PAYLOAD_TYPE
-    opened = dsse.verify(data, wanted, trusted, threshold)
+    opened = dsse.verify(data, wanted, trusted, threshold, revoked=revoked)
     bundle = decode_bundle(opened.payload)
     if payload_type_of(bundle) != wanted:
         raise canonical.malformed("the mount bundle", "signed as another type than it has")

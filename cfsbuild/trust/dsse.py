@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +21,6 @@ from cfsbuild.trust.keys import KeyAlgorithm, PrivateKey, PublicKey
 ENVELOPE_BYTES = 1 << 20
 SIGNATURES = 16
 
-_KEY_ID = re.compile(rf"[0-9a-f]{{{2 * keys.KEY_ID_BYTES}}}")
 _ALLOWED = (KeyAlgorithm.ED25519, KeyAlgorithm.P256)
 
 
@@ -72,12 +70,13 @@ def sign(payload_type: str, payload: bytes, private: PrivateKey) -> bytes:
 
 
 def attach(payload_type: str, payload: bytes, public: PublicKey, signature: bytes) -> bytes:
-    """Return an envelope with one signature that was made elsewhere, of `pae`.
+    """Return an envelope with one signature that was made elsewhere, of `pae`; see `keys.in_our_form`.
 
     Raises `VerificationError` (reason `signature-invalid`) if it is not that, `UsageError` as `check_key`.
     """
     check_key(public)
-    if not keys.verifies(public, pae(payload_type, payload), signature):
+    good = keys.in_our_form(public, pae(payload_type, payload), signature)
+    if good is None:
         raise VerificationError(
             f"this is not a signature of the document by the key {keys.key_id(public)}",
             resolution="sign exactly the bytes that were exported",
@@ -87,7 +86,7 @@ def attach(payload_type: str, payload: bytes, public: PublicKey, signature: byte
         Envelope(
             base64.b64encode(payload).decode(),
             payload_type,
-            [Signature(keys.key_id(public), base64.b64encode(signature).decode())],
+            [Signature(keys.key_id(public), base64.b64encode(good).decode())],
         )
     )
 
@@ -114,7 +113,7 @@ def decode(data: bytes) -> Envelope:
     names = [signature.keyid for signature in envelope.signatures]
     if not 1 <= len(names) <= SIGNATURES or names != sorted(set(names)):
         raise canonical.malformed("the signature file", f"1 to {SIGNATURES} signatures, sorted by key")
-    if any(not _KEY_ID.fullmatch(name) for name in names):
+    if any(not keys.KEY_ID.fullmatch(name) for name in names):
         raise canonical.malformed("the signature file", "a key is named by 32 hex digits")
     for text in (envelope.payload, *(signature.sig for signature in envelope.signatures)):
         _bytes(text)
@@ -127,13 +126,23 @@ def unverified(data: bytes) -> tuple[str, bytes]:
     return envelope.payload_type, _bytes(envelope.payload)
 
 
-def verify(data: bytes, payload_type: str, trusted: Sequence[PublicKey], threshold: int = 1) -> Opened:
+def verify(
+    data: bytes,
+    payload_type: str,
+    trusted: Sequence[PublicKey],
+    threshold: int = 1,
+    *,
+    revoked: Iterable[str] = (),
+) -> Opened:
     """Return the payload of an envelope that at least `threshold` different keys of `trusted` signed.
 
+    `revoked` are ids of keys whose signatures never count, whoever trusts them; they are not even looked at.
     Raises `VerificationError`, reason `malformed`, `payload-type`, `signature-invalid` (a trusted key is
-    named that did not sign this), `signature-missing` (no trusted key is named) or `signature-threshold`;
-    `UsageError` when `trusted` can never be enough.
+    named that did not sign this), `signature-missing` (no trusted key is named), `key-revoked` (none but
+    revoked ones are) or `signature-threshold`; `UsageError` when `trusted` can never be enough, and for
+    what is no id.
     """
+    gone = keys.key_ids(revoked)
     known = {keys.key_id(public): public for public in trusted}
     for public in known.values():
         check_key(public)
@@ -152,7 +161,7 @@ def verify(data: bytes, payload_type: str, trusted: Sequence[PublicKey], thresho
     message = pae(payload_type, payload)
     good = []
     for signature in envelope.signatures:
-        if signature.keyid not in known:
+        if signature.keyid not in known or signature.keyid in gone:
             continue
         if not keys.verifies(known[signature.keyid], message, _bytes(signature.sig)):
             raise VerificationError(
@@ -160,20 +169,26 @@ def verify(data: bytes, payload_type: str, trusted: Sequence[PublicKey], thresho
             )
         good.append(signature.keyid)
     if len(good) < threshold:
-        raise _too_few(envelope, good, threshold)
+        raise _too_few(envelope, good, threshold, gone)
     return Opened(payload, tuple(good))
 
 
-def _too_few(envelope: Envelope, good: list[str], threshold: int) -> VerificationError:
-    signers = ", ".join(signature.keyid for signature in envelope.signatures)
-    if not good:
+def _too_few(
+    envelope: Envelope, good: list[str], threshold: int, revoked: frozenset[str]
+) -> VerificationError:
+    names = [signature.keyid for signature in envelope.signatures]
+    signers = ", ".join(f"{name} (revoked)" if name in revoked else name for name in names)
+    details = f"signed by {signers}"
+    if good:
+        brief = f"{len(good)} of the trusted keys signed this, {threshold} must"
+        return VerificationError(brief, details=details, reason="signature-threshold")
+    if not set(names).isdisjoint(revoked):
+        brief = "only keys that are revoked signed this"
         return VerificationError(
-            "none of the trusted keys signed this", details=f"signed by {signers}", reason="signature-missing"
+            brief, details=details, resolution="sign it again by the new key", reason="key-revoked"
         )
     return VerificationError(
-        f"{len(good)} of the trusted keys signed this, {threshold} must",
-        details=f"signed by {signers}",
-        reason="signature-threshold",
+        "none of the trusted keys signed this", details=details, reason="signature-missing"
     )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from cfsbuild.errors import InputError, UsageError
+from cfsbuild.store import syscalls
 from cfsbuild.trust.files import read_regular
-from cfsbuild.trust.keys import PrivateKey, PublicKey, algorithm_of
+from cfsbuild.trust.keys import PrivateKey, PublicKey, algorithm_of, pss_only
 
 PRIVATE_SUFFIX = ".key"
 PUBLIC_SUFFIX = ".pub"
@@ -21,49 +25,78 @@ _BEGIN = b"-----BEGIN "
 _PRIVATE = b"-----BEGIN PRIVATE KEY-----"
 _ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _PUBLIC = b"-----BEGIN PUBLIC KEY-----"
+_RSASSA_PSS = bytes.fromhex("06092a864886f70d01010a")
+
+
+def key_pair_paths(base: Path) -> tuple[Path, Path]:
+    """Return where the private and the public key called BASE lie: BASE.key, BASE.pub.
+
+    Raises `UsageError` if BASE is no name, or one of them is there: a key is never replaced.
+    """
+    if base.name in {"", ".."}:
+        raise UsageError(f"{str(base)!r} is no name for a key", resolution="name a file", reason="name")
+    paths = base.with_name(base.name + PRIVATE_SUFFIX), base.with_name(base.name + PUBLIC_SUFFIX)
+    for path in paths:
+        if os.path.lexists(path):
+            raise _is_there(path)
+    return paths
 
 
 def write_key_pair(base: Path, private: PrivateKey, passphrase: bytes = b"") -> tuple[Path, Path]:
     """Write BASE.key (mode 0600, encrypted if there is a passphrase) and BASE.pub; return both paths.
 
-    Never replaces a file: raises `UsageError` if one of them is there or BASE is no name, `OSError`.
+    Both are whole before either has its name, the private one first. Raises as `key_pair_paths`; `OSError`.
     """
-    if base.name in {"", ".."}:
-        raise UsageError(f"{str(base)!r} is no name for a key", resolution="name a file", reason="name")
+    paths = key_pair_paths(base)
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase)
     secret = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    files = (
-        (base.with_name(base.name + PRIVATE_SUFFIX), secret, 0o600),
-        (base.with_name(base.name + PUBLIC_SUFFIX), public_pem(private.public_key()), 0o644),
-    )
-    written: list[Path] = []
+    public = public_pem(private.public_key())
+    directory = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for path, data, mode in files:
-            _write_new(path, data, mode, written)
+        with _staged(directory, secret, 0o600) as first, _staged(directory, public, 0o644) as second:
+            _name(directory, [(first, paths[0]), (second, paths[1])])
+    finally:
+        os.close(directory)
+    return paths
+
+
+@contextlib.contextmanager
+def _staged(directory: int, data: bytes, mode: int) -> Iterator[str]:
+    """Write a file of a name that nobody looks for; it is gone in the end unless it was renamed."""
+    name = f".cfsbuild-key.{os.urandom(8).hex()}"
+    try:
+        syscalls.write_file(directory, name, data, mode=mode, sync=True)
+        yield name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+
+
+def _name(directory: int, files: list[tuple[str, Path]]) -> None:
+    """Give staged files their names: all of them, or none after an error."""
+    named: list[Path] = []
+    try:
+        for staged, path in files:
+            try:
+                syscalls.rename_new(directory, staged, directory, path.name)
+            except FileExistsError:
+                raise _is_there(path) from None
+            named.append(path)
+        os.fsync(directory)
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
+        for path in named:
+            os.unlink(path.name, dir_fd=directory)
         raise
-    return files[0][0], files[1][0]
 
 
-def _write_new(path: Path, data: bytes, mode: int, written: list[Path]) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    except FileExistsError:
-        raise UsageError(
-            f"{path} is there already",
-            resolution="choose another name; a key that is replaced cannot be had back",
-            reason="key-exists",
-        ) from None
-    written.append(path)
-    with open(fd, "wb") as file:  # noqa: PTH123 (a descriptor)
-        os.fchmod(fd, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
+def _is_there(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is there already",
+        resolution="choose another name; a key that is replaced cannot be had back",
+        reason="key-exists",
+    )
 
 
 def public_pem(public: PublicKey) -> bytes:
@@ -95,6 +128,8 @@ def read_private_key(path: Path, ask: Callable[[], bytes]) -> PrivateKey:
         raise _malformed(path) from error
     except UnsupportedAlgorithm as error:
         raise _malformed(path) from error
+    # An encrypted one does not show it; but its certificate does, and nothing is signed by RSA without one.
+    _check_not_pss(path, data)
     algorithm_of(key)
     return key  # type: ignore[return-value]  # `algorithm_of` raises for all others
 
@@ -119,8 +154,17 @@ def read_public_key(path: Path) -> PublicKey:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _malformed(path) from error
+    _check_not_pss(path, data)
     algorithm_of(key)
     return key  # type: ignore[return-value]  # `algorithm_of` raises for all others
+
+
+def _check_not_pss(path: Path, data: bytes) -> None:
+    """Raise `InputError` for a key that is for RSA-PSS only: the library takes it for any RSA key."""
+    body = data[data.index(_BEGIN) :].partition(b"\n")[2].partition(b"-----END")[0]
+    with contextlib.suppress(binascii.Error):
+        if _RSASSA_PSS in base64.b64decode(body):
+            raise pss_only(f"the key in {path}")
 
 
 def _malformed(path: Path) -> InputError:

@@ -103,3 +103,29 @@ def run(capfdbinary):
         return Outcome(status, out, err.decode())
 
     return call
+
+
+@pytest.fixture
+def refused(run):
+    """Return the reason that `verify` gives for a refusal, to people and as JSON."""
+
+    def call(*arguments):
+        told = run("verify", *arguments)
+        assert told.status == 5
+        assert told.err.startswith("error: ")
+        result = run("verify", *arguments, "--json")
+        assert result.status == 5
+        assert not result.json["ok"]
+        return result.json["faults"][0]["reason"]
+
+    return call
+
+
+@pytest.fixture
+def files():
+    """Return the contents of all files below a directory."""
+
+    def call(directory):
+        return {path: path.read_bytes() for path in sorted(Path(directory).rglob("*")) if path.is_file()}
+
+    return call

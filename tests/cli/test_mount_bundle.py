@@ -151,3 +151,35 @@ def test_dry_run_says_what_would_be_mounted(bundle, run):
     assert told.status == 0
     assert told.json["verity"] == "require"
     assert not os.path.ismount("root")
+
+
+def test_who_signs_elsewhere_signs_the_document_and_others_add_to_it(bundle, run):
+    bundle.unlink()
+    told = run("sign", "out/edge-1.bundle.json", "--key", "other.key")
+    assert told.status == 0, told.err
+    assert told.text == "out/edge-1.bundle\n"
+    assert run("verify", bundle, "--key", "k.pub").status == 5
+    assert run("sign", "out/edge-1.bundle.json", "--export", "to-sign").status == 0
+    assert Path("to-sign").read_bytes().startswith(b"DSSEv1 42 application/vnd.cfsbuild.mount.v1+json ")
+    assert run("sign", bundle, "--key", "k.key", "--json").json["keys"] == sorted(
+        run("key", "show", name).text.split()[0] for name in ("k.pub", "other.pub")
+    )
+    both = ("--key", "k.pub", "--key", "other.pub", "--threshold", "2")
+    assert run("verify", bundle, *both).status == 0
+    assert run("sign", bundle, "--key", "k.key", "--name", "x").status == 2
+
+
+def test_a_revoked_key_does_not_count_whoever_trusts_it(bundle, run, root):
+    identity = run("key", "show", "k.pub").text.split()[0]
+    for revoked in ("k.pub", identity):
+        arguments = ("--bundle", bundle, "--key", "k.pub", "--key", "other.pub", "--revoked", revoked)
+        assert refused(run, *arguments) == "key-revoked"
+        assert run("verify", bundle, "--key", "k.pub", "--revoked", revoked).status == 5
+    assert run("sign", bundle, "--key", "other.key").status == 0
+    assert run("verify", bundle, "--key", "k.pub", "--key", "other.pub", "--revoked", identity).status == 0
+
+
+@pytest.mark.parametrize("name", ["x.bundle", "x.bundle.json"])
+def test_what_is_no_bundle_is_not_signed_as_one(run, bundle, name):
+    Path(name).write_text("{}")
+    assert run("sign", name, "--key", "k.key").status == 5

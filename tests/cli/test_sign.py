@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import utils
 
 from cfsbuild.cli.key import ALGORITHMS
-from cfsbuild.trust.keys import KeyAlgorithm
+from cfsbuild.trust.key_files import read_private_key
+from cfsbuild.trust.keys import KeyAlgorithm, sign
 
 
 @pytest.fixture
@@ -21,10 +23,6 @@ def image(lab):
 def key(lab, run):
     assert run("key", "new", "k").status == 0
     return Path("k.key")
-
-
-def files(directory):
-    return {path: path.read_bytes() for path in sorted(Path(directory).rglob("*")) if path.is_file()}
 
 
 def test_a_signed_image_verifies_and_names_who_signed(lab, run, image, key):
@@ -53,34 +51,23 @@ def test_both_kinds_sign_images(lab, run, image, algorithm):
     assert run("verify", "a.cfs", "--key", "k.pub").status == 0
 
 
-def refused(run, *arguments):
-    """Return the reason that a refusal gives, as text for people and as JSON."""
-    told = run("verify", *arguments)
-    assert told.status == 5
-    assert told.err.startswith("error: ")
-    result = run("verify", *arguments, "--json")
-    assert result.status == 5
-    assert not result.json["ok"]
-    return result.json["faults"][0]["reason"]
-
-
-def test_every_way_of_cheating_has_its_own_reason(lab, run, image, key):
+def test_every_way_of_cheating_has_its_own_reason(lab, run, refused, image, key):
     run("key", "new", "other")
-    assert refused(run, "a.cfs", "--key", "k.pub") == "signature-missing"
+    assert refused("a.cfs", "--key", "k.pub") == "signature-missing"
     run("sign", "a.cfs", "--key", "other.key")
-    assert refused(run, "a.cfs", "--key", "k.pub") == "signature-missing"
-    assert refused(run, "a.cfs", "--key", "k.pub", "--key", "other.pub", "--threshold", "2") == (
+    assert refused("a.cfs", "--key", "k.pub") == "signature-missing"
+    assert refused("a.cfs", "--key", "k.pub", "--key", "other.pub", "--threshold", "2") == (
         "signature-threshold"
     )
     run("sign", "a.cfs", "--key", key)
     good = Path("a.cfs.dsse").read_bytes()
     Path("a.cfs.dsse").write_bytes(good[:-1])
-    assert refused(run, "a.cfs", "--key", "k.pub") == "malformed"
+    assert refused("a.cfs", "--key", "k.pub") == "malformed"
     Path("a.cfs.dsse").write_bytes(b" " * (2 << 20))
-    assert refused(run, "a.cfs", "--key", "k.pub") == "malformed"
+    assert refused("a.cfs", "--key", "k.pub") == "malformed"
     Path("a.cfs.dsse").write_bytes(good)
     lab.image(edit=lambda text: text.replace("edge", "evil"))
-    assert refused(run, "a.cfs", "--key", "k.pub") == "signature-other-image"
+    assert refused("a.cfs", "--key", "k.pub") == "signature-other-image"
     assert "Traceback" not in run("verify", "a.cfs", "--key", "k.pub").err
 
 
@@ -111,13 +98,13 @@ def test_signing_a_new_image_replaces_the_old_signature_and_says_so(lab, run, im
     assert run("verify", "a.cfs", "--key", "k.pub").status == 0
 
 
-def test_the_name_and_version_are_signed(lab, run, image, key):
+def test_the_name_and_version_are_signed(lab, run, refused, image, key):
     signed = run("sign", "a.cfs", "--key", key, "--name", "edge", "--image-version", "7", "--json").json
     assert (signed["name"], signed["image_version"]) == ("edge", "7")
     seen = run("verify", "a.cfs", "--key", "k.pub", "--name", "edge", "--image-version", "7", "--json")
     assert (seen.json["signed_name"], seen.json["signed_version"]) == ("edge", "7")
     for other in (["--name", "core"], ["--image-version", "8"], ["--image-version", ""]):
-        assert refused(run, "a.cfs", "--key", "k.pub", *other) == "signature-other-name"
+        assert refused("a.cfs", "--key", "k.pub", *other) == "signature-other-name"
     wrong = run("sign", "a.cfs", "--key", key, "--name", "two words")
     assert wrong.status == 2
     assert "printable ASCII" in wrong.err
@@ -126,7 +113,7 @@ def test_the_name_and_version_are_signed(lab, run, image, key):
 RECIPE = '[image]\nname = "app"\nversion = "3"\n[nodes.f]\nkind = "file"\ntarget = "/f"\ncontent = "x"\n'
 
 
-def test_a_recipe_stands_for_what_was_built_and_signing_builds_nothing(lab, run, key):
+def test_a_recipe_stands_for_what_was_built_and_signing_builds_nothing(lab, run, files, key):
     Path("app.toml").write_text(RECIPE)
     assert run("build", "-q", "app.toml").status == 0
     before = files(lab.store)
@@ -200,14 +187,22 @@ def test_a_command_that_does_not_sign_is_an_error(run, hook, status, said):
         ["--key", "k.key", "--export", "x"],
         ["--attach", "k.pub"],
         ["--key", "k.key", "--public-key", "k.pub"],
-        ["--fsverity", "k.pub", "--export", "x"],
+        ["--key", "k.key", "--passphrase-file", "k.key", "--export", "x"],
+        ["--export", "x", "--passphrase-fd", "0"],
+        ["--export", "x", "--output", "y"],
+        ["--fsverity", "k.pub", "--key", "k.key", "--key", "k.key"],
+        ["--fsverity", "k.pub", "--key", "k.key", "--name", "x"],
+        ["--fsverity", "k.pub", "--key", "k.key", "--image-version", ""],
+        ["--fsverity", "k.pub", "--attach", "k.pub", "--public-key", "k.pub"],
+        ["--fsverity", "k.pub", "--export", "x", "--output", "y"],
         ["--key", "k.pub"],
         ["--key", "missing"],
     ],
 )
-def test_wrong_combinations_are_refused(lab, run, image, key, arguments):
+def test_wrong_combinations_are_refused(lab, run, files, image, key, *, arguments):
+    before = files(".")
     assert run("sign", "a.cfs", *arguments).status == 2
-    assert not Path("a.cfs.dsse").exists()
+    assert files(".") == before
 
 
 @pytest.mark.parametrize(
@@ -222,19 +217,6 @@ def test_wrong_combinations_are_refused(lab, run, image, key, arguments):
 )
 def test_verify_needs_public_keys(lab, run, image, key, arguments):
     assert run("verify", "a.cfs", *arguments).status == 2
-
-
-def test_an_fsverity_signature_is_made_beside_the_image(lab, run, image):
-    run("key", "new", "r", "--algorithm", "rsa2048")
-    subprocess.run(
-        ["openssl", "req", "-new", "-x509", "-key", "r.key", "-out", "r.pem", "-subj", "/CN=x"],
-        check=True,
-        capture_output=True,
-    )
-    made = run("sign", "a.cfs", "--key", "r.key", "--fsverity", "r.pem")
-    assert made.status == 0, made.err
-    assert made.text == "a.cfs.p7s\n"
-    assert Path("a.cfs.p7s").read_bytes()[:1] == b"\x30"
 
 
 def test_a_passphrase_comes_from_a_file_or_a_descriptor(lab, run, image):
@@ -280,7 +262,7 @@ def test_a_key_that_cannot_be_written_is_told(lab, run):
     assert "No such file" in failed.err
 
 
-def test_the_private_key_is_in_no_file_but_its_own(lab, run, key):
+def test_the_private_key_is_in_no_file_but_its_own(lab, run, files, key):
     Path("app.toml").write_text(RECIPE)
     assert run("build", "-q", "app.toml").status == 0
     assert run("sign", "app.toml", "--key", key).status == 0
@@ -334,9 +316,9 @@ def test_a_signature_of_a_sha512_image_is_checked_by_its_own_algorithm(lab, run,
         assert run(*store, "verify", image, "--key", "k.pub").status == 0, image
 
 
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(lab, run, image, key):
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(lab, run, refused, image, key):
     os.mkfifo("pipe")
-    assert refused(run, "a.cfs", "--key", "k.pub", "--signature", "pipe") == "malformed"
+    assert refused("a.cfs", "--key", "k.pub", "--signature", "pipe") == "malformed"
     assert run("sign", "a.cfs", "--attach", "pipe", "--public-key", "k.pub").status == 1
     assert run("sign", "a.cfs", "--key", key, "--fsverity", "pipe").status == 1
     assert run("sign", "a.cfs", "--key", key, "--output", "/dev/null").status == 0
@@ -389,3 +371,52 @@ def test_links_in_a_circle_are_an_error(lab, run, image):
 
 def test_the_kinds_of_keys_that_are_offered_are_those_that_there_are():
     assert list(ALGORITHMS) == [algorithm.value for algorithm in KeyAlgorithm]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sign", "a.cfs", "--key", "k.key", "--name", "edge"], "as edge: a.cfs.dsse"),
+        (["sign", "a.cfs", "--with", "touch sent", "--public-key", "k.pub"], "as a: a.cfs.dsse"),
+        (["sign", "a.cfs", "--export", "bytes"], "would write the bytes to sign: bytes"),
+        (["key", "new", "other"], "would make a key of kind ed25519: other.key, other.pub"),
+    ],
+)
+@pytest.mark.usefixtures("image", "key")
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(lab, run, files, *, arguments, said):
+    before = files(lab.directory.parent)
+    told = run(*arguments, "-n")
+    assert told.status == 0, told.err
+    assert said in told.text
+    assert run(*arguments, "-n", "--json").json["dry_run"] is True
+    assert files(lab.directory.parent) == before
+
+
+def test_a_dry_run_needs_no_passphrase_and_finds_what_would_be_refused(lab, run, image):
+    Path("secret").write_text("x")
+    Path("secret").chmod(0o600)
+    run("key", "new", "k", "--passphrase-file", "secret")
+    assert run("sign", "a.cfs", "--key", "k.key", "-n").status == 0
+    assert run("sign", "a.cfs", "--key", "k.key", "-n", "--name", "two words").status == 2
+    assert run("key", "new", "k", "-n").status == 2
+    assert run("sign", "missing.cfs", "--key", "k.key", "-n").status == 2
+    run("key", "new", "r", "--algorithm", "rsa2048")
+    assert run("sign", "a.cfs", "--with", "true", "--public-key", "r.pub", "-n").status == 2
+
+
+def test_a_dry_run_tells_whose_signatures_stay(lab, run, image, key):
+    identity = run("key", "show", "k.pub").text.split()[0]
+    run("sign", "a.cfs", "--key", key)
+    assert run("sign", "a.cfs", "--key", key, "-n", "--json").json["keys"] == [identity]
+    other = run("sign", "a.cfs", "--key", key, "-n", "--json", "--name", "other")
+    assert other.json["keys"] == []
+
+
+def test_a_p256_signature_of_two_numbers_is_attached_as_der(lab, run, image):
+    run("key", "new", "k", "--algorithm", "p256")
+    run("sign", "a.cfs", "--export", "bytes")
+    made = sign(read_private_key(Path("k.key"), bytes), Path("bytes").read_bytes())
+    numbers = utils.decode_dss_signature(made)
+    Path("made").write_bytes(b"".join(number.to_bytes(32, "big") for number in numbers))
+    assert run("sign", "a.cfs", "--attach", "made", "--public-key", "k.pub").status == 0
+    assert run("verify", "a.cfs", "--key", "k.pub").status == 0

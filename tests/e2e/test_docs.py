@@ -34,8 +34,9 @@ def assert_written(command: Command, actual: str) -> None:
     )
 
 
-def test_the_tutorial_writes_what_it_shows(tmp_path):
-    run_page((ROOT / "docs/tutorial.md").read_text(), tmp_path, assert_written)
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/trust.md"])
+def test_the_page_writes_what_it_shows(tmp_path, page):
+    run_page((ROOT / page).read_text(), tmp_path, assert_written)
 
 
 def _anchors(page: Path) -> set[str]:

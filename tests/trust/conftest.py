@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from cfsbuild.trust.fsverity_signature import read_certificate
+from cfsbuild.trust.key_files import write_key_pair
 from cfsbuild.trust.keys import KeyAlgorithm, generate
 
 
@@ -33,3 +35,29 @@ def openssl():
         return done.stdout
 
     return call
+
+
+class Signer:
+    """A key with a certificate, in files."""
+
+    def __init__(self, base, key, openssl):
+        self.key = key
+        self.private, self.public = write_key_pair(base / "k", key)
+        self.path = base / "certificate.pem"
+        openssl(
+            *("req", "-new", "-x509", "-key", self.private, "-out", self.path),
+            *("-subj", "/CN=image signing/O=a & b", "-days", "3650", "-set_serial", "0x8001"),
+        )
+        self.certificate = read_certificate(self.path)
+
+
+@pytest.fixture(scope="session")
+def signer_of(tmp_path_factory, key_of, openssl):
+    made = {}
+
+    def signer(kind, number=0):
+        if (kind, number) not in made:
+            made[kind, number] = Signer(tmp_path_factory.mktemp("signer"), key_of(kind, number), openssl)
+        return made[kind, number]
+
+    return signer

@@ -4,10 +4,11 @@ import base64
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfsbuild.errors import CfsError, UsageError, VerificationError
+from cfsbuild.errors import CfsError, InputError, UsageError, VerificationError
 from cfsbuild.trust import dsse
 from cfsbuild.trust.keys import key_id, sign
 
@@ -99,6 +100,63 @@ def test_no_threshold_and_no_keys_are_never_enough(alice):
 def test_a_payload_of_another_type_is_refused(alice):
     envelope = dsse.sign(TYPE, PAYLOAD, alice)
     assert reason_of(envelope, [alice], kind="application/x-other") == "payload-type"
+
+
+def test_a_revoked_key_never_counts(alice, bob, both):
+    alices, bobs = (key_id(key.public_key()) for key in (alice, bob))
+    trusted = [alice.public_key(), bob.public_key()]
+    assert dsse.verify(both, TYPE, trusted, revoked=[alices]).key_ids == (bobs,)
+    for threshold, revoked, reason in (
+        (2, [alices], "signature-threshold"),
+        (1, [alices, bobs], "key-revoked"),
+        (2, {alices: "lost", bobs: "stolen"}, "key-revoked"),
+    ):
+        with pytest.raises(VerificationError) as caught:
+            dsse.verify(both, TYPE, trusted, threshold, revoked=revoked)
+        assert caught.value.reason == reason
+        assert f"{alices} (revoked)" in caught.value.details
+
+
+def test_who_signed_nothing_is_not_missed_because_of_being_revoked(alice, bob):
+    by_alice = dsse.sign(TYPE, PAYLOAD, alice)
+    bobs = key_id(bob.public_key())
+    with pytest.raises(VerificationError) as caught:
+        dsse.verify(by_alice, TYPE, [bob.public_key()], revoked=[bobs])
+    assert caught.value.reason == "signature-missing"
+    assert dsse.verify(by_alice, TYPE, [alice.public_key()], revoked=[bobs]).payload == PAYLOAD
+
+
+@pytest.mark.parametrize(
+    "change", [str.upper, lambda name: name[:-1], lambda name: f"{name}\n", lambda _: ""]
+)
+def test_an_id_that_no_key_has_revokes_nothing_and_is_an_error(alice, change):
+    envelope = dsse.sign(TYPE, PAYLOAD, alice)
+    name = change(key_id(alice.public_key()))
+    with pytest.raises(UsageError) as caught:
+        dsse.verify(envelope, TYPE, [alice.public_key()], revoked=[name])
+    assert caught.value.reason == "key-id"
+    # Nor is one id in place of a list of them.
+    with pytest.raises(UsageError):
+        dsse.verify(envelope, TYPE, [alice.public_key()], revoked=key_id(alice.public_key()))
+
+
+def test_a_wrong_signature_of_a_revoked_key_spoils_nothing(alice, bob, both):
+    bobs = key_id(bob.public_key())
+    document = json.loads(both)
+    for signature in document["signatures"]:
+        if signature["keyid"] == bobs:
+            signature["sig"] = base64.b64encode(b"no signature").decode()
+    spoiled = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    trusted = [alice.public_key(), bob.public_key()]
+    assert reason_of(spoiled, [alice, bob]) == "signature-invalid"
+    assert dsse.verify(spoiled, TYPE, trusted, revoked=[bobs]).payload == PAYLOAD
+
+
+def test_a_key_by_which_anybody_can_sign_is_not_trusted(alice):
+    weak = ed25519.Ed25519PublicKey.from_public_bytes((1).to_bytes(32, "little"))
+    with pytest.raises(InputError) as caught:
+        dsse.verify(dsse.sign(TYPE, PAYLOAD, alice), TYPE, [alice.public_key(), weak])
+    assert caught.value.reason == "key-weak"
 
 
 def test_an_rsa_key_signs_no_documents(key_of):

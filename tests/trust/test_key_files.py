@@ -1,15 +1,18 @@
 """Key files: what is written, who may read it, and what is refused."""
 
+import concurrent.futures
 import contextlib
 import os
 import stat
 import subprocess
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cfsbuild.errors import CfsError, InputError, UsageError
+from cfsbuild.store import syscalls
 from cfsbuild.trust.key_files import public_pem, read_private_key, read_public_key, write_key_pair
 from cfsbuild.trust.keys import key_id
 
@@ -52,6 +55,77 @@ def test_a_key_is_never_replaced_and_no_half_pair_is_left(tmp_path, key_of):
     assert (tmp_path / "k.pub").read_text() == "mine"
 
 
+@pytest.mark.parametrize("call", ["open", "write", "fchmod", "fsync", "rename_new"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError])
+def test_who_is_interrupted_leaves_nothing(tmp_path, key_of, monkeypatch, *, call, at, end):
+    module = syscalls if call == "rename_new" else os
+    original, calls = getattr(module, call), iter(range(1, 99))
+
+    def fail(*arguments, **options):
+        if next(calls) == at:
+            raise end
+        return original(*arguments, **options)
+
+    key = key_of("ed25519")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, call, fail)
+        with contextlib.suppress(end):
+            write_key_pair(tmp_path / "k", key)
+            assert next(calls) <= at
+            return
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fchmod", "fsync", "rename_new"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_who_is_killed_leaves_no_half_key(tmp_path, key_of, *, call, at):
+    # A fork is enough: what ends without a word runs nothing of Python's own.
+    module = syscalls if call == "rename_new" else os
+    original, calls = getattr(module, call), iter(range(1, 99))
+
+    def end(*arguments, **options):
+        if next(calls) == at:
+            os._exit(9)
+        return original(*arguments, **options)
+
+    key = key_of("ed25519")
+    child = os.fork()
+    if child == 0:
+        setattr(module, call, end)
+        write_key_pair(tmp_path / "k", key)
+        os._exit(0)
+    os.waitpid(child, 0)
+    private, public = tmp_path / "k.key", tmp_path / "k.pub"
+    if private.exists():
+        assert read_private_key(private, no_passphrase)
+    if public.exists():
+        assert private.exists()
+        assert read_public_key(public)
+    for path in tmp_path.iterdir():
+        assert b"PRIVATE" not in path.read_bytes() or stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_two_that_make_the_same_key_at_once_make_one(tmp_path, key_of):
+    pairs = [key_of("ed25519"), key_of("ed25519", 1)]
+    barrier = threading.Barrier(2)
+
+    def make(key):
+        barrier.wait()
+        try:
+            write_key_pair(tmp_path / "k", key)
+        except UsageError as error:
+            return error.reason
+        return key_id(key.public_key())
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(make, pairs))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k.key", "k.pub"]
+    (made,) = [name for name in told if name != "key-exists"]
+    assert key_id(read_public_key(tmp_path / "k.pub")) == made
+    assert key_id(read_private_key(tmp_path / "k.key", no_passphrase).public_key()) == made
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])
 def test_a_private_key_that_others_can_reach_is_refused(pair, mode):
     pair[0].chmod(mode)
@@ -90,6 +164,23 @@ def test_a_key_in_an_older_form_is_refused_with_the_command_that_mends_it(tmp_pa
     assert done.returncode == 0
     new.chmod(0o600)
     assert read_private_key(new, no_passphrase)
+
+
+def test_keys_for_rsa_pss_only_are_refused(tmp_path, openssl):
+    private, public = tmp_path / "k.key", tmp_path / "k.pub"
+    openssl("genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048", "-out", private)
+    private.chmod(0o600)
+    public.write_bytes(openssl("pkey", "-in", private, "-pubout"))
+    crlf = tmp_path / "crlf.pub"
+    crlf.write_bytes(public.read_bytes().replace(b"\n", b"\r\n"))
+    for read in (
+        lambda: read_private_key(private, no_passphrase),
+        lambda: read_public_key(public),
+        lambda: read_public_key(crlf),
+    ):
+        with pytest.raises(InputError, match="RSA-PSS") as caught:
+            read()
+        assert caught.value.reason == "key-algorithm"
 
 
 def test_a_private_key_is_not_taken_for_a_public_one(pair):

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, utils
 
 from cfsbuild.errors import InputError
 from cfsbuild.trust import keys
@@ -113,3 +113,87 @@ def test_a_p256_key_whose_coordinate_begins_with_zero_signs_as_any_other(openssl
     assert b"OK" in openssl(
         "dgst", "-sha256", "-verify", public, "-signature", tmp_path / "s", tmp_path / "m"
     )
+
+
+FIELD = 2**255 - 19
+
+
+def add(one, other):
+    """Return the sum of two points of Ed25519's curve (RFC 8032, 5.1.4, in affine coordinates)."""
+    d = -121665 * pow(121666, -1, FIELD) % FIELD
+    (x1, y1), (x2, y2) = one, other
+    k = d * x1 * x2 * y1 * y2
+    return (
+        (x1 * y2 + x2 * y1) * pow(1 + k, -1, FIELD) % FIELD,
+        (y1 * y2 + x1 * x2) * pow(1 - k, -1, FIELD) % FIELD,
+    )
+
+
+def small_order_points():
+    """Return the points whose multiples by 8 are the neutral one: those of x = 0, y = 0, and between."""
+    root = pow(2, (FIELD - 1) // 4, FIELD)  # of -1: where y is 0
+    # Doubling a point of order 8 gives y = 0, so x² = -y² there: d·y⁴ + 2·y² - 1 = 0.
+    d = -121665 * pow(121666, -1, FIELD) % FIELD
+    half = square_root((1 + d) % FIELD)
+    (y,) = {
+        y
+        for sign in (1, -1)
+        if (y := square_root((-1 + sign * half) * pow(d, -1, FIELD) % FIELD)) is not None
+    }
+    points = [(0, 1)]
+    step = (root * y % FIELD, y)
+    for _ in range(7):
+        points.append(add(points[-1], step))
+    assert add(points[-1], step) == points[0]
+    return points
+
+
+def square_root(value):
+    root = pow(value, (FIELD + 3) // 8, FIELD)
+    for candidate in (root, root * pow(2, (FIELD - 1) // 4, FIELD) % FIELD):
+        if candidate * candidate % FIELD == value:
+            return candidate
+    return None
+
+
+def test_ed25519_keys_by_which_anybody_can_sign_are_refused():
+    points = small_order_points()
+    assert len(set(points)) == 8
+    encodings = {y + (sign << 255) for _, y in points for sign in (0, 1)}
+    encodings |= {y + FIELD + (sign << 255) for _, y in points if y < 19 for sign in (0, 1)}
+    for encoding in encodings:
+        public = ed25519.Ed25519PublicKey.from_public_bytes(encoding.to_bytes(32, "little"))
+        with pytest.raises(InputError, match="Ed25519") as caught:
+            keys.algorithm_of(public)
+        assert caught.value.reason == "key-weak"
+
+
+def test_the_danger_is_real():
+    # The neutral point, and R = the base point, S = 1: the equation S·B = R + k·A holds for every message.
+    neutral = ed25519.Ed25519PublicKey.from_public_bytes((1).to_bytes(32, "little"))
+    base = (4 * pow(5, -1, FIELD) % FIELD).to_bytes(32, "little")
+    forged = base + (1).to_bytes(32, "little")
+    assert keys.verifies(neutral, b"anything", forged)
+    assert keys.verifies(neutral, b"anything else", forged)
+
+
+@pytest.mark.parametrize("y", range(FIELD, 2**255))
+def test_ed25519_keys_that_are_not_written_in_the_only_way_are_refused(y):
+    for sign in (0, 1):
+        public = ed25519.Ed25519PublicKey.from_public_bytes((y + (sign << 255)).to_bytes(32, "little"))
+        with pytest.raises(InputError) as caught:
+            keys.algorithm_of(public)
+        assert caught.value.reason == "key-weak"
+
+
+def test_two_numbers_of_32_bytes_are_a_p256_signature_too(key_of):
+    key = key_of("p256")
+    made = keys.sign(key, MESSAGE)
+    raw = b"".join(number.to_bytes(32, "big") for number in utils.decode_dss_signature(made))
+    assert keys.in_our_form(key.public_key(), MESSAGE, raw) == made
+    assert keys.in_our_form(key.public_key(), MESSAGE, made) == made
+    # They are taken where a signature is put in, and never where one is verified.
+    assert not keys.verifies(key.public_key(), MESSAGE, raw)
+    for wrong in (bytes(64), raw[:-1], raw[32:] + raw[:32], b"\xff" * 64):
+        assert keys.in_our_form(key.public_key(), MESSAGE, wrong) is None
+    assert keys.in_our_form(key_of("ed25519").public_key(), MESSAGE, raw) is None
