@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+import swtpm
 
 from cfsbuild.trust.keys import KeyAlgorithm, generate
 
@@ -33,3 +34,10 @@ def openssl():
         return done.stdout
 
     return call
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Give a TPM of the test's own."""
+    with swtpm.running(tmp_path / "tpm") as made:
+        yield made
