@@ -283,7 +283,8 @@ def coordinate(value: int) -> bytes:
 def encode_signature(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, signature: bytes) -> bytes:
     """Return a TPMT_SIGNATURE (part 2, 11.3.4) of a signature by this key.
 
-    It comes as libraries make it: DER for P-256, PKCS#1 v1.5 for RSA, both with SHA-256. Raises `InputError` for other bytes.
+    It comes as libraries make it: DER for P-256, PKCS#1 v1.5 for RSA, both with SHA-256. Raises
+    `InputError` (`tpm-structure`) for other bytes.
     """
     if isinstance(key, rsa.RSAPublicKey):
         return u16(Alg.RSASSA) + u16(Alg.SHA256) + sized(signature)
