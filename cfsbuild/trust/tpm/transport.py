@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 import stat
@@ -52,6 +53,11 @@ class Transport:
         self._unsent = memoryview(b"")
         self._received = b""
         self._waiting = False
+
+    @property
+    def last_response(self) -> bytes:
+        """The response to the last command; what came of it, if that is not all."""
+        return self._received
 
     def exchange(self, command: bytes) -> bytes:
         """Return the response to a command: its bytes, whose header has the right size, at most 4096.
@@ -209,10 +215,13 @@ def _open_socket(name: str, seconds: float) -> Channel:
             connection.close()
             raise
         return _Socket(connection)
-    host, separator, port = place.rpartition(":")
-    if not host or not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    matched = re.fullmatch(r"\[?([0-9A-Za-z.:_-]+?)\]?:([0-9]{1,5})", place)
+    if matched is None or not 0 < int(matched[2]) < 1 << 16:
         raise _no_name(name)
-    return _Socket(socket.create_connection((host.strip("[]"), int(port)), timeout=seconds))
+    try:
+        return _Socket(socket.create_connection((matched[1], int(matched[2])), timeout=seconds))
+    except UnicodeError:  # what IDNA cannot encode: an empty label, or one too long
+        raise _no_name(name) from None
 
 
 def _no_name(name: str) -> UsageError:
