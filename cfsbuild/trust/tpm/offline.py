@@ -14,9 +14,9 @@ import os
 import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from cfsbuild.errors import InputError, UsageError
+from cfsbuild.trust.tpm import cfb
 from cfsbuild.trust.tpm.kdf import kdfa, kdfe
 from cfsbuild.trust.tpm.numbers import Alg, Attribute
 from cfsbuild.trust.tpm.structures import (
@@ -31,11 +31,6 @@ from cfsbuild.trust.tpm.structures import (
     public_key,
 )
 from cfsbuild.trust.tpm.wire import sized, u16
-
-try:  # where it is from version 47 of the library on
-    from cryptography.hazmat.decrepit.ciphers.modes import CFB
-except ImportError:
-    from cryptography.hazmat.primitives.ciphers.modes import CFB
 
 SECRET_BYTES = 128
 """Most bytes that a TPM seals (MAX_SYM_DATA)."""
@@ -136,7 +131,6 @@ def _make_seed(parent: Public) -> tuple[bytes, bytes]:
 def _wrap(seed: bytes, name: bytes, sensitive: bytes, bits: int) -> bytes:
     """Return the outer wrapper: integrity, then what is encrypted (part 1, 22.4)."""
     key = kdfa(seed, b"STORAGE", name, b"", bits)
-    encryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).encryptor()
-    encrypted = encryptor.update(sensitive) + encryptor.finalize()
+    encrypted = cfb.encrypt(key, bytes(16), sensitive)
     integrity_key = kdfa(seed, b"INTEGRITY", b"", b"", 8 * _DIGEST_BYTES)
     return sized(hmac.digest(integrity_key, encrypted + name, "sha256")) + encrypted

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from cfsbuild.errors import UsageError
 from cfsbuild.trust.tpm.numbers import NIST_P256, Alg, Attribute
@@ -240,9 +240,7 @@ def name_bytes(name_alg: int) -> int:
     return 2 + hashlib.new(_DIGESTS[Alg(name_alg)]).digest_size
 
 
-def signer_public(
-    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, attributes: int = SIGNER
-) -> EccPublic | RsaPublic:
+def signer_public(key: object, attributes: int = SIGNER) -> EccPublic | RsaPublic:
     """Return the public area under which a TPM gets to know a key that signs policies.
 
     Raises `UsageError` (reason `key-algorithm`) for what is neither P-256 nor RSA-2048.
@@ -294,6 +292,24 @@ def encode_signature(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, signatur
     except (ValueError, OverflowError) as error:
         raise malformed("the signature", str(error)) from error
     return u16(Alg.ECDSA) + u16(Alg.SHA256) + parts
+
+
+def decode_signature(data: bytes) -> bytes:
+    """Return the signature in a TPMT_SIGNATURE, in the form that `encode_signature` takes.
+
+    Raises `InputError` (`tpm-structure`) for other bytes and for other hashes than SHA-256.
+    """
+    reader = Reader(data, "the TPM's signature")
+    algorithm = reader.u16()
+    reader.expect(Alg.SHA256, reader.u16(), "the hash")
+    if algorithm == Alg.RSASSA:
+        signature = reader.sized(_MODULUS_BYTES)
+    else:
+        reader.expect(Alg.ECDSA, algorithm, "the algorithm")
+        r, s = reader.sized(COORDINATE_BYTES), reader.sized(COORDINATE_BYTES)
+        signature = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+    reader.end()
+    return signature
 
 
 def pcr_selection(pcrs: frozenset[int]) -> bytes:
