@@ -33,6 +33,7 @@ class CommandCode(enum.IntEnum):
     PCR_READ = 0x17E
     POLICY_PCR = 0x17F
     PCR_EXTEND = 0x182
+    POLICY_RESTART = 0x180
     POLICY_GET_DIGEST = 0x189
 
     @property

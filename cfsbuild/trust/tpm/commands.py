@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from cfsbuild.errors import InputError, TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
@@ -31,6 +32,8 @@ from cfsbuild.trust.tpm.structures import (
 from cfsbuild.trust.tpm.transport import MESSAGE_BYTES
 from cfsbuild.trust.tpm.wire import Reader, sized, u8, u16, u32
 
+Answer = TypeVar("Answer")
+
 OWNER = 0x40000001
 _NULL = 0x40000007
 
@@ -38,7 +41,7 @@ _HMAC_SESSION = 0
 _POLICY_SESSION = 1
 _SEALED_BYTES = 128
 _CAP_HANDLES = 1
-_HANDLES = 64
+_CAP_PROPERTIES = 6
 
 
 class Loaded(NamedTuple):
@@ -165,8 +168,28 @@ def unseal(tpm: Tpm, item: Entity, session: Session) -> bytes:
 
 def has_handle(tpm: Tpm, handle: int) -> bool:
     """Say whether there is something under a persistent handle or an NV index."""
-    parameters = u32(_CAP_HANDLES) + u32(handle) + u32(1)
-    return handle in tpm.ask(CommandCode.GET_CAPABILITY, _handles, (), parameters)
+    return handle in _capability(tpm, _CAP_HANDLES, handle, 1, Reader.u32)
+
+
+def properties(tpm: Tpm, first: int, count: int) -> dict[int, int]:
+    """Return up to `count` (at most 64) of the TPM's properties from the number `first` on (TPM_PT)."""
+    return dict(_capability(tpm, _CAP_PROPERTIES, first, count, lambda reader: (reader.u32(), reader.u32())))
+
+
+def _capability(
+    tpm: Tpm, kind: int, first: int, count: int, item: Callable[[Reader], Answer]
+) -> list[Answer]:
+    """Return a list of a TPMS_CAPABILITY_DATA, which stands after a byte that says whether there is more."""
+
+    def parse(reader: Reader) -> list[Answer]:
+        reader.u8()
+        reader.expect(kind, reader.u32(), "the capability")
+        found = reader.u32()
+        if found > count:
+            raise reader.error(f"{found} items")
+        return [item(reader) for _ in range(found)]
+
+    return tpm.ask(CommandCode.GET_CAPABILITY, parse, (), u32(kind) + u32(first) + u32(count))
 
 
 def _nothing(_reader: Reader) -> None:
@@ -191,13 +214,3 @@ def _created(reader: Reader) -> tuple[bytes, bytes]:
 def _ticket(reader: Reader) -> bytes:
     """Return a ticket as it came: tag, hierarchy, digest."""
     return reader.take(6) + sized(_one_sized(reader))
-
-
-def _handles(reader: Reader) -> list[int]:
-    """Return handles of a TPMS_CAPABILITY_DATA, after the byte that says whether there are more."""
-    reader.u8()
-    reader.expect(_CAP_HANDLES, reader.u32(), "the capability")
-    count = reader.u32()
-    if count > _HANDLES:
-        raise reader.error(f"{count} handles")
-    return [reader.u32() for _ in range(count)]

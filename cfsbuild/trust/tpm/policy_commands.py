@@ -59,6 +59,12 @@ def policy_auth_value(tpm: Tpm, session: Session) -> None:
     session.policy_wants_auth_value = True
 
 
+def policy_restart(tpm: Tpm, session: Session) -> None:
+    """Begin the policy of a session again."""
+    tpm.ask(CommandCode.POLICY_RESTART, _nothing, (session.entity,))
+    session.policy_wants_auth_value = False
+
+
 def policy_get_digest(tpm: Tpm, session: Session) -> bytes:
     """Return the session's policy digest so far."""
     return tpm.ask(
