@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from cfsbuild.errors import UsageError
-from cfsbuild.trust.tpm.numbers import Command, Comparison
-from cfsbuild.trust.tpm.structures import PCRS, pcr_selection
+from cfsbuild.trust.tpm.numbers import Alg, Command, Comparison
+from cfsbuild.trust.tpm.structures import PCRS, digest_bytes, pcr_selection
 from cfsbuild.trust.tpm.wire import u8, u16, u32
 
 DIGEST_BYTES = 32
@@ -20,17 +20,18 @@ BRANCHES = 8
 """Most branches of one PolicyOR."""
 
 
-def pcr(digest: bytes, values: Mapping[int, bytes]) -> bytes:
-    """PolicyPCR: registers of the SHA-256 bank have these values, each of 32 bytes.
+def pcr(digest: bytes, values: Mapping[int, bytes], *, bank: Alg = Alg.SHA256) -> bytes:
+    """PolicyPCR: registers of a bank have these values, each as long as the bank's digests.
 
     Raises `UsageError` (reason `pcr`) for no register, one that is not 0 to 23, and other lengths.
     """
     if not values or any(number not in range(PCRS) for number in values):
         raise UsageError(f"a policy names registers from 0 to {PCRS - 1}", reason="pcr")
-    if any(len(value) != DIGEST_BYTES for value in values.values()):
-        raise UsageError(f"a register's value has {DIGEST_BYTES} bytes", reason="pcr")
+    length = digest_bytes(bank)
+    if any(len(value) != length for value in values.values()):
+        raise UsageError(f"a register's value has {length} bytes", reason="pcr")
     composite = hashlib.sha256(b"".join(values[number] for number in sorted(values))).digest()
-    return _extend(digest, Command.POLICY_PCR, pcr_selection(frozenset(values)) + composite)
+    return _extend(digest, Command.POLICY_PCR, pcr_selection(frozenset(values), bank) + composite)
 
 
 def either(branches: Sequence[bytes]) -> bytes:

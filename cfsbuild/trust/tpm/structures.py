@@ -233,11 +233,11 @@ def name_of(public: Public | NvPublic) -> bytes:
     return u16(public.name_alg) + hashlib.new(_DIGESTS[Alg(public.name_alg)], encoded).digest()
 
 
-def name_bytes(name_alg: int) -> int:
-    """Return how long Names by this algorithm are. Raises `InputError` for an algorithm that is not known."""
-    if name_alg not in _DIGESTS:
-        raise malformed("the TPM's Name", f"it is of algorithm {name_alg:#x}")
-    return 2 + hashlib.new(_DIGESTS[Alg(name_alg)]).digest_size
+def digest_bytes(algorithm: int) -> int:
+    """Return how long digests are. Raises `InputError` for an algorithm that is not known."""
+    if algorithm not in _DIGESTS:
+        raise malformed("the TPM's digest", f"it is of algorithm {algorithm:#x}")
+    return hashlib.new(_DIGESTS[Alg(algorithm)]).digest_size
 
 
 def signer_public(key: object, attributes: int = SIGNER) -> EccPublic | RsaPublic:
@@ -312,7 +312,7 @@ def decode_signature(data: bytes) -> bytes:
     return signature
 
 
-def pcr_selection(pcrs: frozenset[int]) -> bytes:
-    """Return a TPML_PCR_SELECTION of registers (0 to 23) in the SHA-256 bank (part 2, 10.9.7)."""
+def pcr_selection(pcrs: frozenset[int], bank: Alg = Alg.SHA256) -> bytes:
+    """Return a TPML_PCR_SELECTION of registers (0 to 23) in one bank (part 2, 10.9.7)."""
     bits = sum(1 << number for number in pcrs)
-    return u32(1) + u16(Alg.SHA256) + u8(PCRS // 8) + bits.to_bytes(PCRS // 8, "little")
+    return u32(1) + u16(bank) + u8(PCRS // 8) + bits.to_bytes(PCRS // 8, "little")
