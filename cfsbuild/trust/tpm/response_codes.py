@@ -17,6 +17,8 @@ INTEGRITY = 0x09F
 SIZE = 0x095
 BAD_AUTH = 0x0A2
 POLICY = 0x126
+AUTH_UNAVAILABLE = 0x12F
+NV_RANGE = 0x146
 PCR_CHANGED = 0x128
 NV_LOCKED = 0x148
 NV_AUTHORIZATION = 0x149
@@ -86,14 +88,14 @@ _NAMES = {
     PCR_CHANGED: ("PCR_CHANGED", "PCRs changed since they were checked"),
     0x12D: ("UPGRADE", "the TPM is in field upgrade mode"),
     0x12E: ("TOO_MANY_CONTEXTS", "the counter of contexts is at its end"),
-    0x12F: ("AUTH_UNAVAILABLE", "the authorization value or policy is not available"),
+    AUTH_UNAVAILABLE: ("AUTH_UNAVAILABLE", "the authorization value or policy is not available"),
     0x130: ("REBOOT", "the TPM needs TPM2_Startup(CLEAR)"),
     0x131: ("UNBALANCED", "the protection algorithms are not balanced"),
     0x142: ("COMMAND_SIZE", "the size of the command is wrong"),
     0x143: ("COMMAND_CODE", "the TPM does not have this command"),
     0x144: ("AUTHSIZE", "the size of the authorization area is wrong"),
     0x145: ("AUTH_CONTEXT", "this command takes no authorization"),
-    0x146: ("NV_RANGE", "out of the range of the NV index"),
+    NV_RANGE: ("NV_RANGE", "out of the range of the NV index"),
     0x147: ("NV_SIZE", "the size of the NV index is not allowed"),
     NV_LOCKED: ("NV_LOCKED", "the NV index is locked"),
     NV_AUTHORIZATION: ("NV_AUTHORIZATION", "this authorization does not allow access to the NV index"),
@@ -137,6 +139,11 @@ class ResponseError(TpmError):
         )
         self.command = command
         self.code = code
+
+    @property
+    def about_parameter(self) -> bool:
+        """Whether it is one of the command's parameters that is wrong."""
+        return self.code & (_FORMAT_ONE | _PARAMETER) == _FORMAT_ONE | _PARAMETER
 
     def is_of(self, *bases: int) -> bool:
         """Say whether the code is one of `bases`, whichever handle, parameter or session it is about."""
