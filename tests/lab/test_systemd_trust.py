@@ -7,7 +7,7 @@ import lab
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from cfsbuild.trust import credential, key_files, pcr_signature, uki
+from cfsbuild.trust import credential, key_files, pcr_signature, pcrlock, uki
 from cfsbuild.trust.credential import Conditions
 from cfsbuild.trust.keys import KeyAlgorithm, generate
 from cfsbuild.trust.tpm.structures import decode_public
@@ -184,3 +184,21 @@ def test_systemd_opens_a_credential_under_a_signature_of_pcr_11(machine, key, li
     new = enter.replace("printf 'k'", "printf new")
     assert machine.decrypt(data, option, before=new).stdout == b"the payload"
     assert machine.decrypt(data, option, before=enter).returncode != 0
+
+
+def test_a_component_is_the_one_that_systemd_pcrlock_writes_and_lists(work):
+    lab.require("systemd-pcrlock")
+    outside, inside = work
+    digest = "fsverity-sha256-12:" + "ab" * 32
+    (outside / "event").write_bytes(pcrlock.mount_event("edge", digest))
+    program = "/usr/lib/systemd/systemd-pcrlock"
+    done = lab.run(
+        program, "lock-raw", f"{inside}/event", f"--pcr={pcrlock.MOUNT_PCR}", f"--pcrlock={inside}/theirs"
+    )
+    assert done.returncode == 0, done.stderr
+    assert pcrlock.component("edge", digest) == (outside / "theirs").read_bytes()
+    ours = outside / "components" / pcrlock.file_name("edge", digest)
+    ours.parent.mkdir(parents=True)
+    ours.write_bytes(pcrlock.component("edge", digest))
+    listed = lab.run(program, f"--components={inside}/components", "list-components", "--json=short")
+    assert f"780-cfsbuild-edge.pcrlock.d/{'ab' * 32}.pcrlock".encode() in listed.stdout, listed.stderr
