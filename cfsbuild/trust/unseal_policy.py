@@ -83,7 +83,8 @@ def encode(document: UnsealPolicy) -> bytes:
         raise UsageError(
             "there can be no such policy",
             details=error.details,
-            resolution=f"give 1 to {policy.BRANCHES} different branches, of registers 0 to 23 or a counter",
+            resolution="its name is printable ASCII without spaces; it has 1 to "
+            f"{policy.BRANCHES} different branches, of registers 0 to 23 or a counter",
             reason="policy",
         ) from error
     return data
