@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import swtpm
+from enrolled import Enrolled
 
 from cfsbuild.trust.keys import KeyAlgorithm, generate
 
@@ -41,3 +42,11 @@ def machine(tmp_path):
     """Give a TPM of the test's own."""
     with swtpm.running(tmp_path / "tpm") as made:
         yield made
+
+
+@pytest.fixture
+def enrolled(machine):
+    """Give a machine that is enrolled; nothing may be left loaded in its TPM."""
+    made = Enrolled(machine)
+    yield made
+    assert machine.handles() == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -43,10 +44,14 @@ class Machine:
             stdin=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _SECONDS
-        while not control.exists():  # made after the other
+        while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail("swtpm does not start: " + (self.state / "log").read_text())
             time.sleep(0.001)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def stop(self) -> None:
         """Switch it off without a word, as a power cut does."""

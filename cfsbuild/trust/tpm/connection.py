@@ -100,9 +100,16 @@ class Tpm:
         """Flush a handle when the block ends."""
         try:
             yield handle
-        finally:
-            if handle in self._loaded:
-                self.flush(handle)
+        except BaseException:
+            # What went wrong is what to tell, not that cleaning up fails after it.
+            with contextlib.suppress(TpmError):
+                self._flush_loaded(handle)
+            raise
+        self._flush_loaded(handle)
+
+    def _flush_loaded(self, handle: int) -> None:
+        if handle in self._loaded:
+            self.flush(handle)
 
     def ask(
         self,

@@ -14,7 +14,6 @@ AUTH_FAIL = 0x08E
 POLICY_FAIL = 0x09D
 SIGNATURE = 0x09B
 INTEGRITY = 0x09F
-SIZE = 0x095
 BAD_AUTH = 0x0A2
 POLICY = 0x126
 AUTH_UNAVAILABLE = 0x12F
@@ -23,10 +22,9 @@ PCR_CHANGED = 0x128
 NV_LOCKED = 0x148
 NV_AUTHORIZATION = 0x149
 NV_UNINITIALIZED = 0x14A
-NV_DEFINED = 0x14C
 YIELDED = 0x908
 TESTING = 0x90A
-REFERENCE_H0 = 0x910
+_REFERENCE_H0 = 0x910
 NV_RATE = 0x920
 LOCKOUT = 0x921
 RETRY = 0x922
@@ -57,7 +55,7 @@ _NAMES = {
     0x08F: ("NONCE", "the size of the nonce is wrong"),
     0x090: ("PP", "physical presence is needed"),
     0x092: ("SCHEME", "the scheme is not supported or not right here"),
-    SIZE: ("SIZE", "a structure has the wrong size"),
+    0x095: ("SIZE", "a structure has the wrong size"),
     0x096: ("SYMMETRIC", "the symmetric algorithm is not supported or not right here"),
     0x097: ("TAG", "the tag of a structure is wrong"),
     0x098: ("SELECTOR", "the selector of a union is wrong"),
@@ -101,7 +99,7 @@ _NAMES = {
     NV_AUTHORIZATION: ("NV_AUTHORIZATION", "this authorization does not allow access to the NV index"),
     NV_UNINITIALIZED: ("NV_UNINITIALIZED", "the NV index was never written"),
     0x14B: ("NV_SPACE", "the TPM has no room for another NV index"),
-    NV_DEFINED: ("NV_DEFINED", "the NV index is there already"),
+    0x14C: ("NV_DEFINED", "the NV index is there already"),
     0x150: ("BAD_CONTEXT", "the saved context is not valid"),
     0x151: ("CPHASH", "the hash of the parameters is not the expected one"),
     0x152: ("PARENT", "the handle is not of a parent"),
@@ -123,7 +121,7 @@ _NAMES = {
     RETRY: ("RETRY", "the TPM could not start the command: send it again"),
     0x923: ("NV_UNAVAILABLE", "the NV memory is not accessible now"),
     **{
-        REFERENCE_H0 + n: (f"REFERENCE_H{n}", f"handle {n + 1} is of nothing that is loaded")
+        _REFERENCE_H0 + n: (f"REFERENCE_H{n}", f"handle {n + 1} is of nothing that is loaded")
         for n in range(7)
     },
     **{0x918 + n: (f"REFERENCE_S{n}", f"session {n + 1} is not loaded") for n in range(7)},
