@@ -31,12 +31,6 @@ BOTH = policy.pcr(policy.START, {7: ZERO, 11: ZERO})
 PCRS = ("policypcr", "-l", "sha256:7,11")
 
 
-@pytest.fixture
-def machine(tmp_path):
-    with swtpm.running(tmp_path / "tpm") as running:
-        yield running
-
-
 @pytest.fixture(params=["ecc", "rsa"])
 def device(request, machine, tmp_path):
     return Device(machine, tmp_path, request.param)
