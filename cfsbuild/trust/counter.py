@@ -1,7 +1,7 @@
 """The counter by which a TPM knows what is too old: it only goes up, and survives reinstalling.
 
 It is an NV index of type counter that the owner increments and everybody reads. Whoever removes it and makes
-it again gets one that starts above all values that any counter of this TPM ever had.
+it again gets one that starts above the value that it had.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from swtpm import Machine
@@ -57,6 +58,13 @@ class Between:
 
 def code_of(command: bytes) -> int:
     return int.from_bytes(command[6:10], "big")
+
+
+def value_of(machine: Machine, work: Path) -> int:
+    """Return the value of the counter, by the tools."""
+    index = hex(counter.DEFAULT_INDEX)
+    machine.tool("nvread", index, "-C", index, "-o", work / "counter")
+    return int.from_bytes((work / "counter").read_bytes(), "big")
 
 
 class Enrolled:
