@@ -20,18 +20,22 @@ _SRK = f"{PERSISTENT_SRK:#x}"
 
 
 class Device:
-    """A machine, a directory for files, and the public area of its storage root key."""
+    """A machine, a directory for files, and the public area of its storage root key.
 
-    def __init__(self, machine: Machine, work: Path, kind: str) -> None:
+    The key is made, of this kind; without a kind it is there.
+    """
+
+    def __init__(self, machine: Machine, work: Path, kind: str = "") -> None:
         self.machine = machine
         self.work = work
         self.tool = machine.tool
-        self.tool(
-            *("createprimary", "-C", "o", "-g", "sha256", "-G", KEY_TYPES[kind], "-a", f"{STORAGE}|noda"),
-            *("-c", work / "srk.ctx"),
-        )
-        self.tool("evictcontrol", "-C", "o", "-c", work / "srk.ctx", _SRK)
-        self.flush()
+        if kind:
+            self.tool(
+                *("createprimary", "-C", "o", "-g", "sha256", "-G", KEY_TYPES[kind], "-a", f"{STORAGE}|noda"),
+                *("-c", work / "srk.ctx"),
+            )
+            self.tool("evictcontrol", "-C", "o", "-c", work / "srk.ctx", _SRK)
+            self.flush()
         self.srk = self.public_of(_SRK)
 
     def flush(self) -> None:

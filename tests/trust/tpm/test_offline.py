@@ -1,6 +1,7 @@
 """What was sealed without a TPM: tpm2-tools import and unseal it, under each policy, and a TPM refuses all else."""
 
 import hashlib
+import itertools
 
 import msgspec
 import pytest
@@ -9,8 +10,9 @@ from tpm_tools import COUNTER_INDEX, Device
 
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.trust.keys import sign
-from cfsbuild.trust.tpm import policy
-from cfsbuild.trust.tpm.numbers import Attribute, Comparison
+from cfsbuild.trust.tpm import commands, policy
+from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.numbers import PERSISTENT_SRK, Attribute, Comparison
 from cfsbuild.trust.tpm.offline import SealedObject, seal
 from cfsbuild.trust.tpm.structures import (
     LEGACY_PRIMARY,
@@ -22,6 +24,7 @@ from cfsbuild.trust.tpm.structures import (
     name_of,
     signer_public,
 )
+from cfsbuild.trust.tpm.transport import open_transport
 from cfsbuild.trust.tpm.wire import sized, u64
 
 SECRET = b"open sesame"
@@ -206,6 +209,23 @@ def test_numbers_with_leading_zeros_are_whole(ecc_device):
         if found:
             ecc_device.take_in(sealed)
             assert ecc_device.unseal(PCRS) == SECRET.decode()
+
+
+@pytest.mark.parametrize("coordinate", ["x", "y"])
+def test_a_storage_key_whose_numbers_have_leading_zeros_is_sealed_to(machine, tmp_path, coordinate):
+    with Tpm(open_transport(machine.name)) as tpm:
+        for number in itertools.count():
+            # Another `unique` gives another key; one in 256 is what is looked for.
+            key = commands.create_primary(tpm, msgspec.structs.replace(SRK_ECC, x=number.to_bytes(32, "big")))
+            if getattr(key.public, coordinate)[0] == 0:
+                commands.evict_control(tpm, key, PERSISTENT_SRK)
+                tpm.flush(key.handle)
+                break
+            tpm.flush(key.handle)
+    device = Device(machine, tmp_path)
+    assert len(getattr(device.srk, coordinate)) == 32
+    device.take_in(seal(SECRET, device.srk, BOTH))
+    assert device.unseal(PCRS) == SECRET.decode()
 
 
 @pytest.mark.parametrize(
