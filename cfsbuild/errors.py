@@ -116,3 +116,9 @@ class StoreError(CfsError):
     """The store, or the file system below it, cannot do what was asked."""
 
     exit_code = 7
+
+
+class TpmError(CfsError):
+    """The TPM is not there, or answered with something other than what was asked for."""
+
+    exit_code = 7

@@ -5,7 +5,12 @@
 - `canonical` (documents with one encoding only), `dsse` (signed documents), `statement` (what is signed of an
   image);
 - `fsverity_signature` (the PKCS#7 signature that kernels and composefs-rs know), `pkcs7` (its one form),
-  `der` (what that is written in).
+  `der` (what that is written in);
+- `bundle`: the mount bundle, from which a machine knows what to mount;
+- `tpm`: a package of its own, which knows TPMs only;
+- `unseal_policy` (when a TPM releases something), `sealed` (what is encrypted to TPMs), `sealing` (the files
+  that carry a bundle to machines);
+- `uki` (what a kernel image measures), `pcr_signature`, `credential`, `pcrlock` (what systemd understands).
 
 Nothing here believes a document about itself: the keys that may sign it, and what it is about, come from the
 caller.

@@ -22,7 +22,9 @@ def require(*programs: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("the lab needs root (chroot)")
     for program in programs:
-        if not any((lab_path() / place / program).exists() for place in ("usr/bin", "usr/sbin")):
+        if not any(
+            (lab_path() / place / program).exists() for place in ("usr/bin", "usr/sbin", "usr/lib/systemd")
+        ):
             pytest.skip(f"the lab has no {program}: run tests/lab/make-lab")
 
 

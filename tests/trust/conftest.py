@@ -4,6 +4,8 @@ import shutil
 import subprocess
 
 import pytest
+import swtpm
+from enrolled import Enrolled
 
 from cfsbuild.trust.fsverity_signature import read_certificate
 from cfsbuild.trust.key_files import write_key_pair
@@ -61,3 +63,18 @@ def signer_of(tmp_path_factory, key_of, openssl):
         return made[kind, number]
 
     return signer
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Give a TPM of the test's own."""
+    with swtpm.running(tmp_path / "tpm") as made:
+        yield made
+
+
+@pytest.fixture
+def enrolled(machine):
+    """Give a machine that is enrolled; nothing may be left loaded in its TPM."""
+    made = Enrolled(machine)
+    yield made
+    assert machine.handles() == []

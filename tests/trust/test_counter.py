@@ -1,0 +1,48 @@
+"""The rollback counter only goes up, and what it says comes from the TPM."""
+
+import pytest
+from enrolled import value_of
+
+from cfsbuild.errors import UsageError, VerificationError
+from cfsbuild.trust.counter import DEFAULT_INDEX, STEPS, advance_counter, make_counter, read_counter
+
+
+def test_it_is_advanced_to_a_value_and_never_back(enrolled, tmp_path):
+    with enrolled.tpm() as tpm:
+        first = read_counter(tpm)
+        assert first.name.hex() == enrolled.enrolment.counter.name
+        assert advance_counter(tpm, DEFAULT_INDEX, first.value + 3).value == first.value + 3
+        assert advance_counter(tpm, DEFAULT_INDEX, first.value).value == first.value + 3
+    enrolled.machine.reboot()
+    with enrolled.tpm() as tpm:
+        assert read_counter(tpm).value == first.value + 3
+    assert value_of(enrolled.machine, tmp_path) == first.value + 3
+
+
+def test_a_typo_does_not_wear_the_tpm_out(enrolled):
+    with enrolled.tpm() as tpm:
+        before = read_counter(tpm).value
+        with pytest.raises(UsageError) as caught:
+            advance_counter(tpm, DEFAULT_INDEX, before + STEPS + 1)
+        assert caught.value.reason == "counter-far"
+        assert read_counter(tpm).value == before
+
+
+def test_one_that_is_not_there_or_was_never_counted_is_missing(enrolled):
+    with enrolled.tpm() as tpm, pytest.raises(VerificationError) as caught:
+        read_counter(tpm, DEFAULT_INDEX + 1)
+    assert caught.value.reason == "counter-missing"
+    attributes = "nt=counter|ownerwrite|authread|no_da"
+    enrolled.machine.tool("nvdefine", hex(DEFAULT_INDEX + 1), "-C", "o", "-s", 8, "-a", attributes)
+    with enrolled.tpm() as tpm:
+        with pytest.raises(VerificationError) as caught:
+            read_counter(tpm, DEFAULT_INDEX + 1)
+        assert caught.value.reason == "counter-missing"
+        assert make_counter(tpm, DEFAULT_INDEX + 1).value == 1
+
+
+@pytest.mark.parametrize("index", [0, 0x00FFFFFF, 0x02000000, 0x81000001, -1])
+def test_other_handles_are_no_indices(enrolled, index):
+    with enrolled.tpm() as tpm, pytest.raises(UsageError) as caught:
+        read_counter(tpm, index)
+    assert caught.value.reason == "counter-index"
