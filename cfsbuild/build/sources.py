@@ -92,13 +92,18 @@ class NamesPaths(Protocol):
 
     @property
     def path_keys(self) -> tuple[str, ...]:
-        """Parameters that name local paths: text, lists of texts, or tables with texts as values."""
+        """Parameters that name local paths: text, lists of texts, or tables with texts as values.
+
+        `seal.machines` is the parameter `machines` in the table `seal`.
+        """
 
 
 def local_paths(kind: NamesPaths, spec: Declared) -> Iterator[tuple[str, Path]]:
     """Yield each local path that a node or target names, as written and as it is found here."""
     for key in kind.path_keys:
-        value: Any = getattr(spec.params, key, None)
+        value: Any = spec.params
+        for part in key.split("."):
+            value = getattr(value, part, None)
         if isinstance(value, dict):
             value = value.values()
         for written in [value] if isinstance(value, str) and value else value or ():

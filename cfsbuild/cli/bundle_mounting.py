@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from cfsbuild.cli.output import note, write_json
+from cfsbuild.cli.passphrases import PIN, ask_passphrase, given_passphrase, pin_options
 from cfsbuild.cli.settings import Settings
 from cfsbuild.cli.signatures import revoked_id
-from cfsbuild.errors import InputError, UsageError, VerificationError
+from cfsbuild.cli.tpms import open_tpm
+from cfsbuild.errors import UsageError
+from cfsbuild.trust.tpm.transport import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from cfsbuild.deploy.bundle_mount import Policy
     from cfsbuild.deploy.mount import Mounted
-    from cfsbuild.trust.bundle import OpenedBundle
+    from cfsbuild.trust.bundle import Bundle, OpenedBundle
+    from cfsbuild.trust.enrolment import Enrolment
     from cfsbuild.trust.keys import PublicKey
+    from cfsbuild.trust.tpm.connection import Tpm
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,7 +39,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class MountedBundle(msgspec.Struct, frozen=True, kw_only=True):
-    """What was mounted, and who vouches for it. `enforced`: the kernel checks all that is read."""
+    """What was mounted, and who vouches for it.
+
+    `enforced`: the kernel checks all that is read; `recorded`: the TPM's PCR 15 was extended by it.
+    """
 
     version: int = MOUNTED_VERSION
     name: str
@@ -44,10 +53,11 @@ class MountedBundle(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     enforced: bool
     why_not: str = ""
+    recorded: bool = False
 
 
-class BundleChoice(NamedTuple):
-    """What the options about a bundle say."""
+class BundleChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options about a bundle say; the PIN is read when it is needed."""
 
     file: Path
     base: Path
@@ -57,6 +67,12 @@ class BundleChoice(NamedTuple):
     name: str | None
     least_generation: int
     allow_insecure: bool
+    tpm_name: str | None
+    policy: Path | None
+    enrolment: Path | None
+    secrets: Path | None
+    pin_fd: int | None
+    pin_file: Path | None
 
 
 def bundle_options(function: Function) -> Function:
@@ -98,7 +114,32 @@ def bundle_options(function: Function) -> Function:
             help="The file system with the objects and the state that the bundle names [/].",
         ),
         click.option(
-            "--bundle", metavar="FILE", type=_FILE, help="Mount what this bundle says, if it is signed."
+            "--secrets",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Write the bundle's secrets to DIR, which is in memory.",
+        ),
+        pin_options,
+        click.option(
+            "--enrolment",
+            metavar="FILE",
+            type=_FILE,
+            help="What `enroll` said on this machine: bundles are held against its counter.",
+        ),
+        click.option(
+            "--policy", metavar="FILE", type=_FILE, help="The unseal policy [beside it: NAME.policy.json]."
+        ),
+        click.option(
+            "--tpm",
+            "tpm_name",
+            metavar="TPM",
+            help="The TPM: a device, swtpm:HOST:PORT or swtpm:/SOCKET [the machine's, if it has one].",
+        ),
+        click.option(
+            "--bundle",
+            metavar="FILE",
+            type=_FILE,
+            help="Mount what this bundle says, signed (.bundle) and perhaps sealed (.cfsb).",
         ),
     ):
         function = option(function)
@@ -107,17 +148,74 @@ def bundle_options(function: Function) -> Function:
 
 def mount_by_bundle(settings: Settings, choice: BundleChoice, directory: Path) -> None:
     """Verify the bundle, mount its image at `directory` and tell; with -n only verify and tell."""
-    from cfsbuild.deploy import bundle_mount  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.deploy import bundle_mount, machine_check  # noqa: PLC0415 (help needs no cryptography)
 
-    opened = bundle_mount.accept(read_envelope(choice.file), policy_of(choice))
-    bundle = opened.bundle
-    if settings.dry_run:
-        write_json(bundle_mount.mount_spec(bundle, choice.base, allow_insecure=choice.allow_insecure))
+    accepted = policy_of(choice)
+    enrolled = _enrolment(choice.enrolment)
+    with _tpm(choice, needed=enrolled is not None) as tpm:
+        opened = bundle_mount.accept(_envelope(choice, tpm, enrolled), accepted)
+        bundle = opened.bundle
+        machine_check.check_machine(bundle, tpm, enrolled)
+        if settings.dry_run:
+            write_json(bundle_mount.mount_spec(bundle, choice.base, allow_insecure=choice.allow_insecure))
+            return
+        mounted = bundle_mount.mount_accepted(
+            bundle,
+            choice.base,
+            directory,
+            allow_insecure=choice.allow_insecure,
+            finish=lambda: _finish(bundle, choice, tpm),
+        )
+    _tell(settings, opened, mounted, recorded=tpm is not None)
+
+
+def _finish(bundle: Bundle, choice: BundleChoice, tpm: Tpm | None) -> None:
+    from cfsbuild.deploy.machine_check import record_mount  # noqa: PLC0415 (as above)
+    from cfsbuild.deploy.secrets import write_secrets  # noqa: PLC0415
+    from cfsbuild.trust.bundle import secrets_of  # noqa: PLC0415
+
+    if choice.secrets is not None:
+        write_secrets(secrets_of(bundle), choice.secrets)
+    if tpm is not None:
+        record_mount(bundle, tpm)
+
+
+@contextlib.contextmanager
+def _tpm(choice: BundleChoice, *, needed: bool) -> Iterator[Tpm | None]:
+    """Give the TPM that is named, else the machine's if it has one or one is `needed`."""
+    from cfsbuild.deploy.bundle_file import is_sealed  # noqa: PLC0415 (as above)
+
+    name = choice.tpm_name or DEFAULT_NAME
+    if choice.tpm_name is None and not needed and not is_sealed(choice.file) and not Path(name).exists():
+        yield None
         return
-    mounted = bundle_mount.mount_accepted(
-        bundle, choice.base, directory, allow_insecure=choice.allow_insecure
+    with open_tpm(name) as tpm:
+        yield tpm
+
+
+def _envelope(choice: BundleChoice, tpm: Tpm | None, enrolled: Enrolment | None) -> bytes:
+    from cfsbuild.deploy import bundle_file  # noqa: PLC0415 (as above)
+    from cfsbuild.trust.process import forbid_core_dumps  # noqa: PLC0415
+
+    if not bundle_file.is_sealed(choice.file):
+        return bundle_file.read_envelope(choice.file)
+    forbid_core_dumps()
+    given = given_passphrase(choice.pin_fd, choice.pin_file, PIN)
+    return bundle_file.unseal_envelope(
+        choice.file,
+        tpm,
+        policy=choice.policy,
+        enrolled=enrolled,
+        pin=lambda: given or ask_passphrase(choice.file.name, secret=PIN),
     )
-    _tell(settings, opened, mounted)
+
+
+def _enrolment(path: Path | None) -> Enrolment | None:
+    from cfsbuild.trust import enrolment, files  # noqa: PLC0415 (as above)
+
+    if path is None:
+        return None
+    return enrolment.decode(files.read_regular(path, limit=enrolment.ENROLMENT_BYTES))
 
 
 def policy_of(choice: BundleChoice) -> Policy:
@@ -151,17 +249,7 @@ def trusted_keys(paths: tuple[Path, ...]) -> tuple[PublicKey, ...]:
     return tuple(read_public_key(path) for path in chosen)
 
 
-def read_envelope(path: Path) -> bytes:
-    """Return a signed bundle's bytes. Raises `VerificationError` (reason `malformed`) for too many."""
-    from cfsbuild.trust import dsse, files  # noqa: PLC0415 (help needs no cryptography)
-
-    try:
-        return files.read_regular(path, limit=dsse.ENVELOPE_BYTES)
-    except InputError as error:
-        raise VerificationError(error.brief, details=error.details, reason="malformed") from error
-
-
-def _tell(settings: Settings, opened: OpenedBundle, mounted: Mounted) -> None:
+def _tell(settings: Settings, opened: OpenedBundle, mounted: Mounted, *, recorded: bool) -> None:
     bundle = opened.bundle
     if settings.json:
         write_json(
@@ -174,6 +262,7 @@ def _tell(settings: Settings, opened: OpenedBundle, mounted: Mounted) -> None:
                 target=mounted.target,
                 enforced=mounted.enforced,
                 why_not=mounted.why_not,
+                recorded=recorded,
             )
         )
         return

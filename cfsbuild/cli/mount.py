@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cfsbuild.cli.bundle_mounting import BundleChoice, bundle_options, mount_by_bundle
 from cfsbuild.cli.images import image_argument
@@ -31,6 +33,7 @@ MOUNTED_VERSION = 1
 @pass_settings
 def command(  # noqa: PLR0913 (one parameter an option)
     settings: Settings,
+    /,
     image: str | None,
     directory: Path | None,
     *,
@@ -41,13 +44,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     verity: Verity,
     idmap: str,
     bundle: Path | None,
-    base: Path,
-    keys: tuple[Path, ...],
-    revoked: tuple[str, ...],
-    threshold: int | None,
-    name: str | None,
-    least_generation: int,
-    allow_insecure: bool,
+    **about_bundle: Any,  # noqa: ANN401 (the options of `bundle_options`)
 ) -> None:
     """Mount IMAGE at the directory DIR. Needs root.
 
@@ -69,17 +66,11 @@ def command(  # noqa: PLR0913 (one parameter an option)
                 resolution="cfsbuild mount --bundle FILE DIR",
                 reason="usage",
             )
-        choice = BundleChoice(bundle, base, keys, revoked, threshold, name, least_generation, allow_insecure)
-        mount_by_bundle(settings, choice, Path(image))
+        mount_by_bundle(settings, BundleChoice(file=bundle, **about_bundle), Path(image))
         return
     if image is None or directory is None:
         raise click.UsageError("Missing argument 'IMAGE' or 'DIR'.")
-    if any((keys, revoked, threshold, name, least_generation, allow_insecure)):
-        raise UsageError(
-            "--key, --revoked, --threshold, --name, --least-generation and --allow-insecure go with --bundle",
-            resolution="`cfsbuild verify IMAGE --key PUB` checks an image's signature",
-            reason="usage",
-        )
+    _refuse_without_bundle(about_bundle)
     plan = plan_mount(
         settings,
         image,
@@ -109,6 +100,23 @@ def command(  # noqa: PLR0913 (one parameter an option)
         )
     elif not mounted.enforced:
         note(settings, f"note: the kernel does not check contents here: {why_not}")
+
+
+def _refuse_without_bundle(about_bundle: dict[str, Any]) -> None:
+    """Raise `UsageError` for options that mean something only with `--bundle`."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in about_bundle
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: only with --bundle",
+            resolution="`cfsbuild verify IMAGE --key PUB` checks an image's signature",
+            reason="usage",
+        )
 
 
 def _absolute(path: str) -> str:

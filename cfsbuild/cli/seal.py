@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEALED_VERSION = 1
 LEVELS = ("sealed", "cred")
 
-_SIGNED_SUFFIX = ".dsse"
+_SIGNED_SUFFIXES = (".bundle", ".dsse")
 _POLICY_SUFFIX = ".policy.json"
 _SUFFIXES = {"sealed": ".cfsb", "cred": ".cred"}
 _SECURE_BOOT_PCR = 7
@@ -162,7 +162,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     passphrase_fd: int | None,
     passphrase_file: Path | None,
 ) -> None:
-    """Seal BUNDLE, a signed document (.dsse), to the TPMs of enrolled machines. No TPM is needed here.
+    """Seal BUNDLE, a signed document (.bundle), to the TPMs of enrolled machines. No TPM is needed here.
 
     Sealing is no signature: whoever opens the bundle still has to verify who signed it.
     """
@@ -183,7 +183,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     private, public = _read_key(policy_key, given_passphrase(passphrase_fd, passphrase_file))
     order = Order(
         envelope=envelope,
-        name=name or described.name or bundle.name.removesuffix(_SIGNED_SUFFIX),
+        name=name or described.name or _stem(bundle),
         machines=machines,
         choice=choice,
         generation=_generation(choice, machines, described),
@@ -324,11 +324,19 @@ def _credential_files(order: Order, states: Sequence[State]) -> Mapping[str, byt
     return {**signature, **credentials}
 
 
+def _stem(bundle: Path) -> str:
+    """Return a signed document's name without what says that it is one."""
+    for suffix in _SIGNED_SUFFIXES:
+        if bundle.name.endswith(suffix) and bundle.name != suffix:
+            return bundle.name.removesuffix(suffix)
+    return bundle.name
+
+
 def _base(bundle: Path, output: Path | None, choice: Choice) -> Path:
     """Return what the files' names start with. Raises `UsageError` for an output of another kind."""
     suffix = _POLICY_SUFFIX if choice.policy_only else _SUFFIXES[choice.level]
     if output is None:
-        return bundle.with_name(bundle.name.removesuffix(_SIGNED_SUFFIX))
+        return bundle.with_name(_stem(bundle))
     stem = output.name.removesuffix(suffix)
     if not stem or stem == output.name:
         raise UsageError(

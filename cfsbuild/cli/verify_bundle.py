@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cfsbuild.cli.bundle_mounting import read_envelope
 from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings
 from cfsbuild.cli.signatures import Trust, revoked_id
@@ -39,6 +38,7 @@ def is_bundle(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(len(_BEGINS)) != _BEGINS:
             return False
+    from cfsbuild.deploy.bundle_file import read_envelope  # noqa: PLC0415 (help needs no cryptography)
     from cfsbuild.trust.bundle import is_envelope_of_bundle  # noqa: PLC0415 (help needs no cryptography)
 
     return is_envelope_of_bundle(read_envelope(path))
@@ -46,6 +46,7 @@ def is_bundle(path: Path) -> bool:
 
 def verify_bundle_file(settings: Settings, path: Path, trust: Trust) -> int:
     """Check who signed the bundle in `path` and show it. Raises `VerificationError`, `UsageError`."""
+    from cfsbuild.deploy.bundle_file import read_envelope  # noqa: PLC0415 (as above)
     from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (as above)
     from cfsbuild.trust.key_files import read_public_key  # noqa: PLC0415 (as above)
 

@@ -7,7 +7,7 @@ generation; kernel; the image by its own measured digest; contents; what stays w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -62,11 +62,23 @@ def accept(envelope: bytes, policy: Policy) -> OpenedBundle:
     return opened
 
 
-def mount_accepted(bundle: Bundle, base: Path, target: Path, *, allow_insecure: bool = False) -> Mounted:
+def nothing_more() -> None:
+    """Do nothing once the image is mounted."""
+
+
+def mount_accepted(
+    bundle: Bundle,
+    base: Path,
+    target: Path,
+    *,
+    allow_insecure: bool = False,
+    finish: Callable[[], None] = nothing_more,
+) -> Mounted:
     """Mount the image of an accepted bundle at `target`; `base` is the file system with objects and state.
 
-    Raises `VerificationError`, reason `kernel-feature`, `image-missing`, `image-size`, `image-no-verity`,
-    `image-digest` or `state`; `MountError`. Nothing stays mounted then.
+    `finish` is called when all is mounted. Raises what it does; `VerificationError`, reason `kernel-feature`,
+    `image-missing`, `image-size`, `image-no-verity`, `image-digest` or `state`; `MountError`. Nothing stays
+    mounted then.
     """
     if not allow_insecure:
         kernel_features.check_kernel(bundle.kernel)
@@ -74,18 +86,15 @@ def mount_accepted(bundle: Bundle, base: Path, target: Path, *, allow_insecure: 
     if not spec.digest:
         _check_by_reading(Path(spec.image), bundle)
     mounted = mount(spec, target)
-    state = bundle.state
-    if state is None:
-        return mounted
+    above = [target]
     try:
-        above = mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
-        try:
+        if bundle.state is not None:
+            state = bundle.state
+            above += mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
             keep_machine_id(target, state.etc, base, state.directory)
-        except BaseException:
-            _unmount_all(reversed(above))
-            raise
+        finish()
     except BaseException:
-        unmount(target, lazy=True)
+        _unmount_all(reversed(above))
         raise
     return mounted
 

@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from cfsbuild.errors import Problem, UsageError
 from cfsbuild.recipe.types import LocalPath
+from cfsbuild.targets import bundle_sealing
+from cfsbuild.targets.bundle_sealing import Level, SealTable
 from cfsbuild.targets.kind import OutFile, TargetContext, TargetKind, TargetOutput
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 DOCUMENT_SUFFIX = ".bundle.json"
 SIGNED_SUFFIX = ".bundle"
 
-Level = Literal["signed", "sealed", "cred"]
 Verity = Literal["require", "try", "off"]
 Writable = Literal["read-only", "transient", "persistent", "bind"]
 Rendering = Literal["cmdline", "mount-spec", "systemd", "initramfs-tools"]
@@ -73,6 +74,7 @@ class BundleParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     upper: Annotated[UpperTable | None, Meta(description="Makes the whole tree writable.")] = None
     state: Annotated[StateTable | None, Meta(description="What of /etc and /var can be written.")] = None
     not_after: Annotated[str, Meta(description="When it expires: 2027-06-30, or 2027-06-30T12:00:00Z.")] = ""
+    seal: Annotated[SealTable | None, Meta(description="To whom it is sealed, and under which terms.")] = None
     secrets: Annotated[
         dict[str, LocalPath], Meta(description="Files that only the machine may read, by name; not `signed`.")
     ] = {}
@@ -101,6 +103,13 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
             resolution='level = "sealed" or "cred"',
             origin=spec.origin_of("secrets"),
         )
+    if params.level != "signed" and not params.sign:
+        yield Problem(
+            "what is sealed must be signed: everyone can seal to a machine",
+            resolution="sign = [KEY]; or, where the key is elsewhere, `cfsbuild sign` and `cfsbuild seal`",
+            origin=spec.origin_of("level"),
+        )
+    yield from bundle_sealing.check(spec, params.level, params.seal)
     if params.verity != "require" and not params.allow_insecure:
         yield Problem(
             f"with verity = {params.verity!r} the kernel does not check what is read",
@@ -118,15 +127,21 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
 def emit(context: TargetContext, params: BundleParams) -> TargetOutput:
     """Return the bundle's files. Raises `CfsError` for keys that cannot be used."""
     from cfsbuild.targets import renderings  # noqa: PLC0415 (a bundle that is there is not rendered)
-    from cfsbuild.trust.bundle import encode_bundle  # noqa: PLC0415 (as above; needs cryptography)
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (as above; needs cryptography)
 
     name = context.recipe.image_name
     bundle = make_bundle(context, params)
-    document = encode_bundle(bundle)
+    document = bundles.encode_bundle(bundle)
     files = [OutFile(name=f"{name}{DOCUMENT_SUFFIX}", data=document)]
-    if params.sign:
+    if params.sign and not params.secrets:
         envelope = _signed(context, params, bundle, f"{name}{SIGNED_SUFFIX}")
         files.insert(0, OutFile(name=f"{name}{SIGNED_SUFFIX}", data=envelope))
+    if params.seal is not None:
+        secret = bundles.with_secrets(bundle, _secrets(context, params))
+        envelope = _signed(context, params, secret, "")
+        made = bundle_sealing.seal(context, params.level, params.seal, bundle, envelope)
+        sealed = sorted(made, key=lambda file: not file.endswith((".cfsb", ".cred")))
+        files = [*(OutFile(name=file, data=made[file]) for file in sealed), *files]
     place = renderings.Place(base=params.base, where=params.where)
     files += [
         OutFile(name=f"{name}.{suffix}", data=text.encode())
@@ -158,7 +173,7 @@ def make_bundle(context: TargetContext, params: BundleParams) -> Bundle:
         if state is None
         else bundles.State(directory=state.directory or f"state/{name}", etc=state.etc, var=state.var),
         kernel=bundles.kernel_features(params.verity),
-        target=None,
+        target=None if params.seal is None else bundle_sealing.machine_of(context, params.seal),
         not_after=_seconds(params.not_after),
         secrets={},
     )
@@ -170,7 +185,7 @@ def name_of(recipe: Recipe) -> str:
 
 
 def _signed(context: TargetContext, params: BundleParams, bundle: Bundle, file: str) -> bytes:
-    """Return the envelope with a signature by each key, and with those by others that are there already."""
+    """Return the envelope with a signature by each key, and with those by others that `file` has."""
     from cfsbuild.errors import VerificationError  # noqa: PLC0415 (as in `emit`)
     from cfsbuild.trust import bundle as bundles  # noqa: PLC0415
     from cfsbuild.trust import dsse, key_files, process  # noqa: PLC0415
@@ -184,7 +199,7 @@ def _signed(context: TargetContext, params: BundleParams, bundle: Bundle, file: 
         private = key_files.read_private_key(path, lambda path=path: context.passphrase(path))  # type: ignore[misc]
         one = dsse.sign(kind, payload, private)
         envelope = (dsse.merge(envelope, one) or one) if envelope else one
-    before = context.existing(file)
+    before = context.existing(file) if file else None
     if before is None:
         return envelope
     try:
@@ -192,6 +207,19 @@ def _signed(context: TargetContext, params: BundleParams, bundle: Bundle, file: 
     except (VerificationError, UsageError):
         # What lies there is no envelope, or a full one: it is replaced.
         return envelope
+
+
+def _secrets(context: TargetContext, params: BundleParams) -> dict[str, bytes]:
+    """Return the content of each secret's file. Raises `UsageError` for one that others can read."""
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (as in `emit`)
+    from cfsbuild.trust import files  # noqa: PLC0415
+
+    return {
+        name: files.read_regular(
+            context.spec.resolve("secrets", written), limit=bundles.SECRET_BYTES, private=True
+        )
+        for name, written in params.secrets.items()
+    }
 
 
 def _seconds(text: str) -> int | None:
@@ -220,6 +248,6 @@ KIND = TargetKind(
     params=BundleParams,
     emit=emit,
     check=check,
-    path_keys=("sign", "secrets"),
+    path_keys=("sign", "secrets", *bundle_sealing.PATH_KEYS),
     of_image=True,
 )

@@ -1,0 +1,60 @@
+"""A bundle's file: signed, or signed and sealed to this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cfsbuild.errors import InputError, UsageError, VerificationError
+from cfsbuild.trust import dsse, files, sealed, unseal_policy, unsealing
+from cfsbuild.trust.enrolment import Enrolment
+from cfsbuild.trust.tpm.connection import Tpm
+
+
+def is_sealed(path: Path) -> bool:
+    """Say whether a file's name is that of a sealed bundle."""
+    return path.name.endswith(sealed.SUFFIX)
+
+
+def read_envelope(path: Path) -> bytes:
+    """Return a signed bundle's bytes, nothing verified. Raises `VerificationError` (reason `malformed`)."""
+    return _read(path, dsse.ENVELOPE_BYTES)
+
+
+def unseal_envelope(
+    path: Path,
+    tpm: Tpm | None,
+    *,
+    policy: Path | None = None,
+    enrolled: Enrolment | None = None,
+    pin: Callable[[], bytes] = unsealing.no_pin,
+) -> bytes:
+    """Return the signed bundle in a sealed one, nothing verified: anyone can seal to this machine.
+
+    `policy` is the file of the unseal policy, NAME.policy.json beside it if none is named. Raises what
+    `unsealing.unseal` raises; `VerificationError` (reason `tpm-missing`), `UsageError` (`policy-missing`).
+    """
+    if tpm is None:
+        raise VerificationError(
+            f"{path} is sealed, and there is no TPM to open it",
+            resolution="name it: --tpm DEVICE",
+            reason="tpm-missing",
+        )
+    beside = path.with_name(path.name.removesuffix(sealed.SUFFIX) + unseal_policy.SUFFIX)
+    try:
+        document = unseal_policy.decode(_read(policy or beside, unseal_policy.POLICY_BYTES))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no policy {policy or beside}",
+            resolution="name it: --policy FILE",
+            reason="policy-missing",
+        ) from error
+    name = None if enrolled is None else bytes.fromhex(enrolled.srk.name)
+    return unsealing.unseal(tpm, _read(path, sealed.SEALED_BYTES), document, pin=pin, srk_name=name)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        return files.read_regular(path, limit=limit)
+    except InputError as error:
+        raise VerificationError(error.brief, details=error.details, reason="malformed") from error

@@ -1,0 +1,72 @@
+"""Whether a bundle is for this machine, as its TPM says; and what the TPM is told of what was mounted."""
+
+from __future__ import annotations
+
+from cfsbuild.errors import VerificationError
+from cfsbuild.trust import bundle as bundles
+from cfsbuild.trust.bundle import Bundle
+from cfsbuild.trust.counter import read_counter
+from cfsbuild.trust.enrolment import EnrolledCounter, Enrolment
+from cfsbuild.trust.pcrlock import MOUNT_PCR, mount_event
+from cfsbuild.trust.storage_key import storage_key
+from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.pcr import extend_pcr
+
+
+def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = None) -> None:
+    """Raise if a verified bundle is for another machine, or older than this machine's counter.
+
+    `enrolled` is what the machine knows of itself, from where nobody else writes (its initramfs): with it
+    bundles that name no machine are held against the counter as well. Raises `VerificationError`, reason
+    `tpm-missing` (and something depends on it), `srk-name`, `counter-missing`, `counter-kind`, `counter-name`
+    or `rollback`; `TpmError`.
+    """
+    if bundle.target is None and enrolled is None:
+        return
+    if tpm is None:
+        raise VerificationError(
+            f"the bundle of {bundle.name} cannot be checked without a TPM",
+            details="whether it is for this machine, and not too old, only the TPM knows",
+            resolution="name it: --tpm DEVICE",
+            reason="tpm-missing",
+        )
+    wanted = {name for name in (_named(bundle), enrolled and enrolled.srk.name) if name}
+    found = storage_key(tpm).name.hex()
+    if wanted != {found}:
+        raise VerificationError(
+            f"the bundle of {bundle.name} is for another machine",
+            details="\n".join([*(f"expected {name}" for name in sorted(wanted)), f"found    {found}"]),
+            resolution="seal it to this machine; if its TPM was cleared or replaced, enrol it again",
+            reason="srk-name",
+        )
+    for counter in _counters(bundle, enrolled):
+        _check_counter(bundle, tpm, counter)
+
+
+def _named(bundle: Bundle) -> str:
+    return "" if bundle.target is None else bundle.target.srk
+
+
+def _counters(bundle: Bundle, enrolled: Enrolment | None) -> list[EnrolledCounter]:
+    found = [] if enrolled is None or enrolled.counter is None else [enrolled.counter]
+    if bundle.target is not None and bundle.target.counter is not None:
+        counter = bundle.target.counter
+        found.append(EnrolledCounter(counter.index, counter.name, counter.base))
+    return found
+
+
+def _check_counter(bundle: Bundle, tpm: Tpm, wanted: EnrolledCounter) -> None:
+    counter = read_counter(tpm, wanted.index)
+    if counter.name.hex() != wanted.name:
+        raise VerificationError(
+            f"the counter 0x{wanted.index:08x} is another one than was enrolled",
+            details=f"expected {wanted.name}\nfound    {counter.name.hex()}",
+            resolution="somebody removed it and made another; enrol the machine again",
+            reason="counter-name",
+        )
+    bundles.check_generation(bundle, counter.value - wanted.base)
+
+
+def record_mount(bundle: Bundle, tpm: Tpm) -> None:
+    """Extend PCR 15 by what was mounted: what is sealed with PCR 15 at zero is not released any more."""
+    extend_pcr(tpm, MOUNT_PCR, mount_event(bundle.name, bundle.image.digest))

@@ -1,0 +1,203 @@
+"""Sealing a recipe's bundle to the machines that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cfsbuild.errors import Problem, UsageError
+from cfsbuild.recipe.types import LocalPath
+from cfsbuild.targets.kind import TargetContext
+
+if TYPE_CHECKING:
+    from cfsbuild.recipe.model import TargetSpec
+    from cfsbuild.trust.bundle import Bundle, Machine
+    from cfsbuild.trust.enrolment import Enrolment
+    from cfsbuild.trust.keys import PrivateKey
+    from cfsbuild.trust.sealing import State
+
+Level = Literal["signed", "sealed", "cred"]
+
+_ZEROS = "0"
+_PCR_BYTES = 32
+_PIN_BYTES = 32
+
+_Value = Annotated[str, Meta(pattern="^(0|[0-9a-fA-F]{64})$")]
+
+
+class SealTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which machines a bundle is sealed, and when their TPMs release it."""
+
+    machines: Annotated[
+        tuple[LocalPath, ...], Meta(min_length=1, description="What `cfsbuild enroll` said on each machine.")
+    ]
+    pcrs: Annotated[
+        dict[str, _Value | tuple[_Value, ...]],
+        Meta(description="Values that registers must have, in hex; `0` for zeros; several are a choice."),
+    ] = {}
+    ukis: Annotated[
+        tuple[LocalPath, ...], Meta(description="Kernel images one of which must have booted (PCR 11).")
+    ] = ()
+    phase: Annotated[str, Meta(description="How far it has booted, for `ukis`.")] = "enter-initrd"
+    policy_key: Annotated[
+        LocalPath | Literal[""], Meta(description="Private key that approves these states, and later others.")
+    ] = ""
+    counter: Annotated[
+        bool, Meta(description="Whether machines refuse it once their counter is past its generation.")
+    ] = True
+    pin: Annotated[LocalPath | Literal[""], Meta(description="File with a PIN that is asked for.")] = ""
+
+
+PATH_KEYS = ("seal.machines", "seal.ukis", "seal.policy_key", "seal.pin")
+
+
+def check(spec: TargetSpec, level: Level, table: SealTable | None) -> Iterator[Problem]:
+    """Find files that are missing, and what does not go together."""
+    if (table is not None) != (level != "signed"):
+        yield Problem(
+            f"level {level!r} {'has' if table else 'needs'} [targets.{spec.name}.seal]"
+            + (": it is not sealed" if table else ""),
+            resolution='level = "sealed"' if table else "at least: machines = [FILE], as `enroll` wrote it",
+            origin=spec.origin_of("seal" if table else "level"),
+        )
+    if table is None:
+        return
+    if level == "cred" and (table.pin or len(_choices(table.pcrs)) > 1):
+        yield Problem(
+            "systemd's credentials know no PIN, and one state only",
+            resolution='level = "sealed"',
+            origin=spec.origin_of("seal"),
+        )
+    for key in ("machines", "ukis", "policy_key", "pin"):
+        value = getattr(table, key)
+        for written in [value] if isinstance(value, str) else value:
+            if written and not spec.resolve(f"seal.{key}", written).is_file():
+                yield Problem(f"{key}: there is no file {written}", origin=spec.origin_of(f"seal.{key}"))
+    for number in table.pcrs:
+        if not number.isdecimal() or str(int(number)) != number or int(number) > 23:
+            yield Problem(
+                f"there is no register {number!r}",
+                resolution="0 to 23",
+                origin=spec.origin_of("seal.pcrs"),
+            )
+
+
+def machine_of(context: TargetContext, table: SealTable) -> Machine | None:
+    """Return how the document names the machine; None if it is for several."""
+    from cfsbuild.trust.bundle import Counter, Machine  # noqa: PLC0415 (start-up)
+
+    machines = _machines(context, table)
+    if len(machines) > 1:
+        return None
+    (machine,) = machines
+    counter = machine.counter if table.counter else None
+    named = None if counter is None else Counter(counter.index, counter.name, counter.base)
+    return Machine(machine.srk.name, named)
+
+
+def seal(
+    context: TargetContext, level: Level, table: SealTable, bundle: Bundle, envelope: bytes
+) -> Mapping[str, bytes]:
+    """Return the files that carry a signed bundle to its machines, by name. Raises as `sealing` does."""
+    from cfsbuild.trust import sealing  # noqa: PLC0415 (start-up)
+
+    name = context.recipe.image_name
+    machines = _machines(context, table)
+    key = _policy_key(context, table)
+    if level == "cred":
+        return _credentials(context, table, envelope, machines, key)
+    terms = sealing.Terms(
+        states=_states(context, table),
+        generation=bundle.generation if table.counter else None,
+        policy_key=key,
+        pin=_pin(context, table),
+    )
+    return sealing.seal_bundle(envelope, name=name, enrolments=machines, terms=terms)
+
+
+def _credentials(
+    context: TargetContext,
+    table: SealTable,
+    envelope: bytes,
+    machines: list[Enrolment],
+    key: PrivateKey | None,
+) -> Mapping[str, bytes]:
+    """Return credentials; with a policy key PCR 11 is what it signs, and not in the credential itself."""
+    from cfsbuild.trust import pcr_signature, sealing, uki  # noqa: PLC0415 (start-up)
+    from cfsbuild.trust.credential import Conditions  # noqa: PLC0415
+
+    name = context.recipe.image_name
+    (state,) = _states(context, table)
+    literal, signatures = dict(state), {}
+    if key is not None:
+        for number, path in enumerate(_paths(context, table, "ukis")):
+            literal.pop(uki.KERNEL_PCR, None)
+            sections = uki.measured_sections(_read(path, uki.UKI_BYTES))
+            made = pcr_signature.sign(sections, key, paths=[table.phase.split(":")])
+            signatures[f"{name}{f'.{number}' if number else ''}{pcr_signature.SUFFIX}"] = made
+    public = None if key is None else key.public_key()
+    made_for = sealing.seal_credential(
+        envelope, name=name, enrolments=machines, conditions=Conditions(literal, public)
+    )
+    return {**made_for, **signatures}
+
+
+def _machines(context: TargetContext, table: SealTable) -> list[Enrolment]:
+    from cfsbuild.trust import enrolment  # noqa: PLC0415 (start-up)
+
+    paths = _paths(context, table, "machines")
+    return [enrolment.decode(_read(path, enrolment.ENROLMENT_BYTES)) for path in paths]
+
+
+def _states(context: TargetContext, table: SealTable) -> list[State]:
+    from cfsbuild.trust import sealing, uki  # noqa: PLC0415 (start-up)
+
+    words = table.phase.split(":") if table.phase else []
+    booted = [
+        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(_read(path, uki.UKI_BYTES)), words))
+        for path in _paths(context, table, "ukis")
+    ]
+    return sealing.states(_choices(table.pcrs), booted)
+
+
+def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes]]:
+    return [
+        (int(number), bytes(_PCR_BYTES) if text == _ZEROS else bytes.fromhex(text))
+        for number, value in pcrs.items()
+        for text in ([value] if isinstance(value, str) else value)
+    ]
+
+
+def _policy_key(context: TargetContext, table: SealTable) -> PrivateKey | None:
+    from cfsbuild.trust import key_files  # noqa: PLC0415 (start-up)
+
+    if not table.policy_key:
+        return None
+    path = context.spec.resolve("seal.policy_key", table.policy_key)
+    return key_files.read_private_key(path, lambda: context.passphrase(path))
+
+
+def _pin(context: TargetContext, table: SealTable) -> bytes:
+    from cfsbuild.trust import files  # noqa: PLC0415 (start-up)
+
+    if not table.pin:
+        return b""
+    path = context.spec.resolve("seal.pin", table.pin)
+    pin = files.read_regular(path, limit=_PIN_BYTES + 2, private=True).removesuffix(b"\n").removesuffix(b"\r")
+    if not pin or b"\0" in pin:
+        raise UsageError(f"{path} has no PIN", resolution=f"1 to {_PIN_BYTES} bytes", reason="pin")
+    return pin
+
+
+def _paths(context: TargetContext, table: SealTable, key: str) -> list[Path]:
+    return [context.spec.resolve(f"seal.{key}", written) for written in getattr(table, key)]
+
+
+def _read(path: Path, limit: int) -> bytes:
+    from cfsbuild.trust import files  # noqa: PLC0415 (start-up)
+
+    return files.read_regular(path, limit=limit)
