@@ -2,6 +2,7 @@
 
     NAME.cfsb              the bundle, encrypted to a key that each machine's TPM holds
     NAME.policy.json       when a TPM releases that key
+    NAME.unseal.sh         a script that has tpm2-tools release the key; none if there is a PIN
     NAME.cfsb.pub, .priv, .seed    the key, as tpm2_import takes it
     NAME.cred              or all of it as a credential for systemd
 
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cfsbuild.errors import UsageError
-from cfsbuild.trust import credential, dsse, enrolment, sealed, unseal_policy
+from cfsbuild.trust import credential, dsse, enrolment, sealed, tools_script, unseal_policy
 from cfsbuild.trust.credential import Conditions
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PrivateKey
@@ -104,7 +105,12 @@ def seal_credential(
 
 def machine_id(machine: Enrolment) -> str:
     """Return how file names call a machine: 16 hex digits of the digest in its storage key's Name."""
-    return machine.srk.name[4 : 4 + MACHINE_DIGITS]
+    return machine_id_of(bytes.fromhex(machine.srk.name))
+
+
+def machine_id_of(srk_name: bytes) -> str:
+    """Return the same of the Name of a machine's storage key."""
+    return srk_name[2:].hex()[:MACHINE_DIGITS]
 
 
 def states(
@@ -172,11 +178,18 @@ def _check_machines(enrolments: Sequence[Enrolment]) -> None:
 def _policy_files(
     name: str, enrolments: Sequence[Enrolment], documents: Sequence[UnsealPolicy]
 ) -> dict[str, bytes]:
-    """Return one policy for all machines if it is the same for all, else one for each."""
+    """Return one policy for all machines if it is the same for all, else one for each; and their scripts.
+
+    A policy with a PIN has no script: `tools_script.render` says why.
+    """
     encoded = [unseal_policy.encode(document) for document in documents]
     if len(set(encoded)) == 1:
-        return {f"{name}{unseal_policy.SUFFIX}": encoded[0]}
-    return _named(name, enrolments, encoded, unseal_policy.SUFFIX)
+        documents, encoded = documents[:1], encoded[:1]
+    files = _named(name, enrolments, encoded, unseal_policy.SUFFIX)
+    if any(document.auth_value for document in documents):
+        return files
+    scripts = [tools_script.render(document) for document in documents]
+    return files | _named(name, enrolments, scripts, tools_script.SUFFIX)
 
 
 def _named(
