@@ -189,6 +189,22 @@ def test_several_machines_open_one_bundle_each_with_its_own_policy(run, bundle, 
         assert (twice.status, "none twice" in twice.err) == (2, True)
 
 
+def test_a_register_without_a_value_is_as_it_was_at_enrolment(run, bundle, machine, tmp_path):
+    machine.tool("pcrextend", f"7:sha256={'22' * 32}")
+    mine = enrol(machine)
+    with swtpm.running(tmp_path / "other") as zeros:
+        other = enrol(zeros, "o.json")
+        made = run("seal", "edge.dsse", "--to", "m.json", "--to", "o.json", "--pcr", "7", "--json").json
+        for each, name in zip((mine, other), made["machines"], strict=True):
+            assert opened(each, policy=f"edge.{name}.policy.json") == bundle
+    document = json.loads(Path("m.json").read_bytes())
+    del document["pcrs"]["7"]
+    Path("m.json").write_text(json.dumps(document, sort_keys=True, separators=(",", ":")))
+    unknown = run("seal", "edge.dsse", "--to", "m.json", "--pcr", "7")
+    assert unknown.status == 2
+    assert "says nothing of PCR 7" in unknown.err
+
+
 def test_tpm2_tools_take_the_parts(run, bundle, enrolled):
     seal = ("seal", "edge.dsse", "--to", "m.json", "--pcr", "7=0", "--no-counter", "--output", "out/x.cfsb")
     assert run(*seal).status == 0
@@ -229,7 +245,7 @@ def test_a_credential_has_a_signature_of_the_kernel_image_beside_it(run, bundle,
 WRONG = {
     "pcr": [
         ["--pcr", "24=0"],
-        ["--pcr", "7"],
+        ["--pcr", "7="],
         ["--pcr", "7=00"],
         ["--pcr", "07=0"],
         ["--pcr", f"7={'zz' * 32}"],
