@@ -97,9 +97,9 @@ class Order(NamedTuple):
 @click.option(
     "--pcr",
     "pcrs",
-    metavar="N=HEX",
+    metavar="N[=HEX]",
     multiple=True,
-    help="Value that register N must have, `0` for zeros; a second value of one N is a choice.",
+    help="Value that register N must have, `0` for zeros [as at enrolment]; a second one of N is a choice.",
 )
 @click.option(
     "--uki",
@@ -166,6 +166,9 @@ def command(  # noqa: PLR0913 (one parameter an option)
 
     Sealing is no signature: whoever opens the bundle still has to verify who signed it.
     """
+    from cfsbuild.trust import process  # noqa: PLC0415 (help needs no cryptography)
+
+    process.forbid_core_dumps()
     choice = Choice(
         level=level,
         pcrs=pcrs,
@@ -231,7 +234,7 @@ def _read_machine(path: Path) -> Enrolment:
 
 def _read_key(path: Path | None, given: bytes) -> tuple[PrivateKey | None, PublicKey | None]:
     """Return the policy key, and its public part; only the latter if only that is in the file."""
-    from cfsbuild.trust import key_files, process  # noqa: PLC0415
+    from cfsbuild.trust import key_files  # noqa: PLC0415
 
     if path is None:
         return None, None
@@ -240,7 +243,6 @@ def _read_key(path: Path | None, given: bytes) -> tuple[PrivateKey | None, Publi
     except UsageError as error:
         if error.reason != "key-private":
             raise
-    process.forbid_core_dumps()
     private = key_files.read_private_key(path, lambda: given or ask_passphrase(str(path)))
     return private, private.public_key()
 
@@ -264,24 +266,30 @@ def _generation(choice: Choice, machines: Sequence[Enrolment], described: Descri
 def _states(choice: Choice) -> list[State]:
     from cfsbuild.trust import files, sealing, uki  # noqa: PLC0415
 
-    words = choice.phase.split(":") if choice.phase else []
     booted = []
     for path in choice.ukis:
         sections = uki.measured_sections(files.read_regular(path, limit=uki.UKI_BYTES))
-        booted.append((uki.KERNEL_PCR, uki.predict(sections, words)))
+        booted.append((uki.KERNEL_PCR, uki.predict(sections, _words(choice))))
     return sealing.states([_register(text) for text in choice.pcrs], booted)
 
 
-def _register(text: str) -> tuple[int, bytes]:
-    """Return the register and the value in N=HEX. Raises `UsageError` (reason `pcr`)."""
-    number, _, value = text.partition("=")
-    if _REGISTER.fullmatch(number) and (value == "0" or _VALUE.fullmatch(value)):
-        return int(number), bytes(_PCR_BYTES) if value == "0" else bytes.fromhex(value)
+def _register(text: str) -> tuple[int, bytes | None]:
+    """Return the register and the value in N=HEX; no value if N stands alone. Raises `UsageError` (`pcr`)."""
+    number, given, value = text.partition("=")
+    if _REGISTER.fullmatch(number):
+        if not given:
+            return int(number), None
+        if value == "0" or _VALUE.fullmatch(value):
+            return int(number), bytes(_PCR_BYTES) if value == "0" else bytes.fromhex(value)
     raise UsageError(
         f"{text!r} is no register and value",
-        resolution=f"write N=HEX: N from 0 to 23, HEX of {2 * _PCR_BYTES} digits, or 0 for zeros",
+        resolution=f"write N or N=HEX: N from 0 to 23, HEX of {2 * _PCR_BYTES} digits, or 0 for zeros",
         reason="pcr",
     )
+
+
+def _words(choice: Choice) -> list[str]:
+    return choice.phase.split(":") if choice.phase else []
 
 
 def _bundle_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
@@ -302,7 +310,6 @@ def _bundle_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
 def _credential_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
     """Return credentials; with a policy key PCR 11 is what it signs, and not in the credential itself."""
     from cfsbuild.trust import files, pcr_signature, sealing, uki  # noqa: PLC0415
-    from cfsbuild.trust.credential import Conditions  # noqa: PLC0415
 
     if len(states) != 1:
         raise UsageError(
@@ -315,11 +322,10 @@ def _credential_files(order: Order, states: Sequence[State]) -> Mapping[str, byt
         literal.pop(_KERNEL_PCR, None)
         if order.private is not None:
             sections = uki.measured_sections(files.read_regular(path, limit=uki.UKI_BYTES))
-            made = pcr_signature.sign(sections, order.private, paths=[order.choice.phase.split(":")])
+            made = pcr_signature.sign(sections, order.private, paths=[_words(order.choice)])
             signature = {f"{order.name}{pcr_signature.SUFFIX}": made}
-    conditions = Conditions(literal, order.public)
     credentials = sealing.seal_credential(
-        order.envelope, name=order.name, enrolments=order.machines, conditions=conditions
+        order.envelope, name=order.name, enrolments=order.machines, state=literal, signer=order.public
     )
     return {**signature, **credentials}
 

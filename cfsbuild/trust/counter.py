@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild.errors import UsageError, VerificationError
-from cfsbuild.trust.storage_key import salted_session
+from cfsbuild.trust.storage_key import salted_session, storage_key
 from cfsbuild.trust.tpm import commands, nv, response_codes
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.tpm.numbers import NvAttribute
@@ -35,14 +35,16 @@ class Counter(msgspec.Struct, frozen=True):
     value: int
 
 
-def read_counter(tpm: Tpm, index: int = DEFAULT_INDEX) -> Counter:
+def read_counter(tpm: Tpm, index: int = DEFAULT_INDEX, *, srk_name: bytes | None = None) -> Counter:
     """Return a counter; that the value comes from the TPM which has the storage root key is certain.
+
+    Which key that should be says `srk_name`, where it is known.
 
     Raises `VerificationError`, reason `counter-missing` (or never incremented) or `counter-kind`, and what
     `salted_session` raises.
     """
     found = _public(tpm, index)
-    with salted_session(tpm) as session:
+    with salted_session(tpm, storage_key(tpm, name=srk_name)) as session:
         return _read(tpm, found, session)
 
 

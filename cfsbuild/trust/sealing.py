@@ -2,6 +2,7 @@
 
     NAME.cfsb              the bundle, encrypted to a key that each machine's TPM holds
     NAME.policy.json       when a TPM releases that key
+    NAME.unseal.sh         a script that has tpm2-tools release the key; none if there is a PIN
     NAME.cfsb.pub, .priv, .seed    the key, as tpm2_import takes it
     NAME.cred              or all of it as a credential for systemd
 
@@ -17,10 +18,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cfsbuild.errors import UsageError
-from cfsbuild.trust import credential, dsse, enrolment, sealed, unseal_policy
+from cfsbuild.trust import credential, dsse, enrolment, sealed, tools_script, unseal_policy
 from cfsbuild.trust.credential import Conditions
 from cfsbuild.trust.enrolment import Enrolment
-from cfsbuild.trust.keys import PrivateKey
+from cfsbuild.trust.keys import PrivateKey, PublicKey
 from cfsbuild.trust.sealed import Recipient
 from cfsbuild.trust.tpm import policy
 from cfsbuild.trust.tpm.wire import sized
@@ -30,8 +31,8 @@ MACHINE_DIGITS = 16
 TOOLS_SUFFIXES = {"public": ".pub", "duplicate": ".priv", "seed": ".seed"}
 """What tpm2-tools call the parts of a sealed key; after `.cfsb`, since NAME.pub is a public key."""
 
-State = Mapping[int, bytes]
-"""Registers of the SHA-256 bank, and the value of each."""
+State = Mapping[int, bytes | None]
+"""Registers of the SHA-256 bank, and the value of each; None: what it was when the machine was enrolled."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,17 +86,26 @@ def approve_policies(name: str, enrolments: Sequence[Enrolment], terms: Terms) -
 
 
 def seal_credential(
-    envelope: bytes, *, name: str, enrolments: Sequence[Enrolment], conditions: Conditions
+    envelope: bytes,
+    *,
+    name: str,
+    enrolments: Sequence[Enrolment],
+    state: State,
+    signer: PublicKey | None = None,
 ) -> dict[str, bytes]:
     """Return a DSSE envelope as a systemd credential called `name` for each machine, by name of the file.
 
+    It opens in one state, in which `signer` (RSA-2048) also signed the value of PCR 11.
     Raises `VerificationError` for what is no envelope, and what `credential.encrypt` raises.
     """
     dsse.decode(envelope)
     _check_machines(enrolments)
     made = [
         credential.encrypt(
-            envelope, name=name, parent=enrolment.key_public(each.legacy), conditions=conditions
+            envelope,
+            name=name,
+            parent=enrolment.key_public(each.legacy),
+            conditions=Conditions(_values(each, state), signer),
         )
         for each in enrolments
     ]
@@ -104,17 +114,22 @@ def seal_credential(
 
 def machine_id(machine: Enrolment) -> str:
     """Return how file names call a machine: 16 hex digits of the digest in its storage key's Name."""
-    return machine.srk.name[4 : 4 + MACHINE_DIGITS]
+    return machine_id_of(bytes.fromhex(machine.srk.name))
+
+
+def machine_id_of(srk_name: bytes) -> str:
+    """Return the same of the Name of a machine's storage key."""
+    return srk_name[2:].hex()[:MACHINE_DIGITS]
 
 
 def states(
-    values: Sequence[tuple[int, bytes]], kernel_values: Sequence[tuple[int, bytes]] = ()
+    values: Sequence[tuple[int, bytes | None]], kernel_values: Sequence[tuple[int, bytes]] = ()
 ) -> list[State]:
     """Return the states in which each register has one of the values that are given for it.
 
     Raises `UsageError` (reason `branches`) for more than eight, `pcr` for a register with two origins.
     """
-    choices: dict[int, list[bytes]] = {}
+    choices: dict[int, list[bytes | None]] = {}
     for number, value in (*values, *kernel_values):
         known = choices.setdefault(number, [])
         if value not in known:
@@ -137,7 +152,7 @@ def _documents(name: str, enrolments: Sequence[Enrolment], terms: Terms) -> list
     for machine in enrolments:
         counter = _counter_limit(machine, terms.generation)
         branches = [
-            Branch({str(number): value.hex() for number, value in state.items()}, counter)
+            Branch({str(number): value.hex() for number, value in _values(machine, state).items()}, counter)
             for state in terms.states
         ]
         document = UnsealPolicy(name=name, branches=branches, auth_value=bool(terms.pin))
@@ -148,6 +163,21 @@ def _documents(name: str, enrolments: Sequence[Enrolment], terms: Terms) -> list
             document = same or unseal_policy.approve(document, terms.policy_key)
         made.append(document)
     return made
+
+
+def _values(machine: Enrolment, state: State) -> dict[int, bytes]:
+    """Return what registers of this machine are in a state."""
+    values = {}
+    for number, value in state.items():
+        enrolled = machine.pcrs.get(str(number))
+        if value is None and enrolled is None:
+            raise UsageError(
+                f"the enrolment of {machine_id(machine)} says nothing of PCR {number}",
+                resolution="give a value",
+                reason="pcr",
+            )
+        values[number] = bytes.fromhex(enrolled or "") if value is None else value
+    return values
 
 
 def _counter_limit(machine: Enrolment, generation: int | None) -> CounterLimit | None:
@@ -172,11 +202,18 @@ def _check_machines(enrolments: Sequence[Enrolment]) -> None:
 def _policy_files(
     name: str, enrolments: Sequence[Enrolment], documents: Sequence[UnsealPolicy]
 ) -> dict[str, bytes]:
-    """Return one policy for all machines if it is the same for all, else one for each."""
+    """Return one policy for all machines if it is the same for all, else one for each; and their scripts.
+
+    A policy with a PIN has no script: `tools_script.render` says why.
+    """
     encoded = [unseal_policy.encode(document) for document in documents]
     if len(set(encoded)) == 1:
-        return {f"{name}{unseal_policy.SUFFIX}": encoded[0]}
-    return _named(name, enrolments, encoded, unseal_policy.SUFFIX)
+        documents, encoded = documents[:1], encoded[:1]
+    files = _named(name, enrolments, encoded, unseal_policy.SUFFIX)
+    if any(document.auth_value for document in documents):
+        return files
+    scripts = [tools_script.render(document) for document in documents]
+    return files | _named(name, enrolments, scripts, tools_script.SUFFIX)
 
 
 def _named(

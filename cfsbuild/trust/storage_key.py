@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cfsbuild.errors import TpmError
+from cfsbuild.errors import TpmError, VerificationError
 from cfsbuild.trust.tpm import commands, response_codes
 from cfsbuild.trust.tpm.commands import Loaded
 from cfsbuild.trust.tpm.connection import Tpm
@@ -15,12 +15,13 @@ from cfsbuild.trust.tpm.response_codes import ResponseError
 from cfsbuild.trust.tpm.session import Session
 
 
-def storage_key(tpm: Tpm) -> Loaded:
+def storage_key(tpm: Tpm, *, name: bytes | None = None) -> Loaded:
     """Return the storage root key, which lies at 0x81000001.
 
     It is read and never made again from a template: Windows and Linux make different ones. Raises
     `TpmError` (reason `srk-missing`, `tpm-key-kind`), `InputError` (`parent`) for a key under which nothing
-    can be sealed.
+    can be sealed; with a `name`, `VerificationError` (`srk-name`) for a key of another Name, which is
+    what something between this machine and its TPM would have.
     """
     try:
         key = commands.read_public(tpm, PERSISTENT_SRK)
@@ -34,6 +35,13 @@ def storage_key(tpm: Tpm) -> Loaded:
             reason="srk-missing",
         ) from error
     check_parent(key.public)
+    if name is not None and key.name != name:
+        raise VerificationError(
+            "the TPM's storage root key is another one",
+            details=f"expected {name.hex()}\nfound    {key.name.hex()}",
+            resolution="the TPM was cleared or replaced, or something stands between",
+            reason="srk-name",
+        )
     return key
 
 

@@ -92,7 +92,7 @@ def unseal(
     """
     bundle = sealed.parse(data)
     _check_is_of(bundle, document)
-    key = _pinned(storage_key(tpm), srk_name)
+    key = storage_key(tpm, name=srk_name)
     return sealed.open_sealed(bundle, lambda slot: _unwrap(tpm, key, slot, document, pin))
 
 
@@ -141,17 +141,6 @@ def _check_is_of(bundle: SealedBundle, document: UnsealPolicy) -> None:
             resolution="use the policy file that was made with the bundle, or is approved by the same key",
             reason="policy-other",
         )
-
-
-def _pinned(key: Loaded, name: bytes | None) -> Loaded:
-    if name is not None and key.name != name:
-        raise VerificationError(
-            "the TPM's storage root key is another one",
-            details=f"expected {name.hex()}\nfound    {key.name.hex()}",
-            resolution="the TPM was cleared or replaced, or something stands between",
-            reason="srk-name",
-        )
-    return key
 
 
 def _unwrap(

@@ -69,6 +69,16 @@ def test_a_bundle_is_unsealed_and_said_not_to_be_verified(run, sealed, tpm):
     assert run("unseal", "edge.cfsb", *tpm, "--policy", "other.json").out == PAYLOAD
 
 
+def test_of_the_policies_of_several_machines_it_takes_its_own(run, sealed, tpm):
+    machine = sealed.enrolment.srk.name[4:20]
+    Path("edge.policy.json").rename(f"edge.{machine}.policy.json")
+    assert run("unseal", "edge.cfsb", *tpm).out == PAYLOAD
+    Path(f"edge.{machine}.policy.json").unlink()
+    missing = run("unseal", "edge.cfsb", *tpm)
+    assert missing.status == 2
+    assert machine in missing.err
+
+
 def test_explaining_shows_each_condition(run, sealed, tpm):
     fine = run("unseal", "--explain", "edge.cfsb", *tpm)
     assert fine.status == 0

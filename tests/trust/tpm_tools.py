@@ -12,7 +12,7 @@ from cfsbuild.trust.tpm.offline import SealedObject
 from cfsbuild.trust.tpm.structures import Public, decode_public
 from cfsbuild.trust.tpm.wire import sized
 
-KEY_TYPES = {"ecc": "ecc256:aes128cfb", "rsa": "rsa2048:aes128cfb"}
+KEY_TYPES = {"ecc": "ecc256:aes128cfb", "rsa": "rsa2048:aes128cfb", "aes256": "ecc256:aes256cfb"}
 STORAGE = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|decrypt"
 COUNTER_INDEX = 0x01800100
 

@@ -53,6 +53,8 @@ class Transport:
         self._unsent = memoryview(b"")
         self._received = b""
         self._waiting = False
+        self._broken: TpmError | None = None
+        self._closed = False
 
     @property
     def last_response(self) -> bytes:
@@ -77,11 +79,22 @@ class Transport:
         """Return the response that is still to come, after an exchange that was interrupted; None if none is.
 
         A command that was sent cannot be taken back: what it made in the TPM stands in its response. Raises
-        as `exchange` does.
+        as `exchange` does, and the same again once it did: what comes then may answer an earlier command.
         """
+        if self._broken is not None:
+            raise self._broken
         if not self._waiting:
             return None
-        deadline = time.monotonic() + self._seconds
+        try:
+            self._finish(time.monotonic() + self._seconds)
+        except TpmError as error:
+            self._broken = error
+            raise
+        self._waiting = False
+        return self._received
+
+    def _finish(self, deadline: float) -> None:
+        """Send what is not sent, and receive the whole response."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._channel.send(self._unsent, deadline) :]
@@ -90,22 +103,18 @@ class Transport:
                 if not part:
                     raise self._no_response("it closed the connection")
                 self._received += part
-        except TimeoutError:
-            self._waiting = False
+        except TimeoutError as error:
             raise TpmError(
                 f"the TPM {self.name} does not answer",
                 details=f"waited {self._seconds:g} s",
                 reason="tpm-timeout",
-            ) from None
+            ) from error
         except OSError as error:
-            self._waiting = False
             raise TpmError(
                 f"the TPM {self.name} cannot be used: {error.strerror}", reason="tpm-io"
             ) from error
-        self._waiting = False
         if len(self._received) != size:
             raise self._no_response(f"{len(self._received)} bytes instead of {size}")
-        return self._received
 
     def _size(self) -> int | None:
         """Return how many bytes the response says that it has, once that is known."""
@@ -117,7 +126,6 @@ class Transport:
         return size
 
     def _no_response(self, what: str) -> TpmError:
-        self._waiting = False
         return TpmError(
             f"{self.name} does not answer as a TPM does",
             details=what,
@@ -127,7 +135,9 @@ class Transport:
 
     def close(self) -> None:
         """Let go of the TPM. The kernel's resource manager then forgets what was loaded."""
-        self._channel.close()
+        if not self._closed:
+            self._closed = True
+            self._channel.close()
 
 
 class _Device:

@@ -55,6 +55,12 @@ def test_registers_release_it_until_one_is_extended(device):
     assert "policy check failed" in device.unseal(PCRS, refused="unseal")
 
 
+def test_a_storage_key_may_encrypt_with_aes_256(machine, tmp_path):
+    device = Device(machine, tmp_path, "aes256")
+    device.take_in(seal(SECRET, device.srk, BOTH))
+    assert device.unseal(PCRS) == SECRET.decode()
+
+
 def test_either_of_two_states_releases_it(device):
     now, later = BOTH, policy.pcr(policy.START, {7: ZERO, 11: extended()})
     a, b = device.file("a", now), device.file("b", later)

@@ -10,7 +10,9 @@ import pytest
 from cfsbuild.errors import CfsError, TpmError, UsageError
 from cfsbuild.trust.tpm import commands
 from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.structures import SRK_ECC
 from cfsbuild.trust.tpm.transport import MESSAGE_BYTES, Transport, open_transport
+from cfsbuild.trust.tpm.transport import _Device as Device
 
 GET_RANDOM = bytes.fromhex("8001 0000000c 0000017b 0008")
 
@@ -98,6 +100,41 @@ def test_a_server_that_never_answers_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         transport = open_transport(f"swtpm:127.0.0.1:{listener.getsockname()[1]}", seconds=0.05)
         with pytest.raises(TpmError, match="does not answer") as caught:
+            transport.exchange(GET_RANDOM)
+        transport.close()
+    assert caught.value.reason == "tpm-timeout"
+
+
+def test_what_failed_once_is_asked_no_more():
+    transport = Transport("canned", Canned(TimeoutError(), response(12), response(12)))
+    for _ in range(2):
+        with pytest.raises(TpmError) as caught:
+            transport.exchange(GET_RANDOM)
+        assert caught.value.reason == "tpm-timeout"
+
+
+def test_a_device_is_written_to_and_read_from_in_one_go(machine):
+    # What /dev/tpmrm0 is to a program: messages both ways, and a descriptor that does not wait.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+
+    def serve():
+        inner = open_transport(machine.name)
+        while command := theirs.recv(MESSAGE_BYTES):
+            theirs.send(inner.exchange(command))
+        inner.close()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with theirs, Tpm(Transport("device", Device(ours.detach()))) as tpm:
+        assert commands.create_primary(tpm, SRK_ECC).name
+        tpm.close()
+        server.join()
+    assert machine.handles() == []
+    silent, _other = socket.socketpair()
+    with _other:
+        transport = Transport("device", Device(silent.detach()), seconds=0.05)
+        with pytest.raises(TpmError) as caught:
             transport.exchange(GET_RANDOM)
         transport.close()
     assert caught.value.reason == "tpm-timeout"
