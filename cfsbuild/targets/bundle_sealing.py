@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 Level = Literal["signed", "sealed", "cred"]
 
 _ZEROS = "0"
+_ENROLLED = "enrolled"
 _PCR_BYTES = 32
 _PIN_BYTES = 32
 
-_Value = Annotated[str, Meta(pattern="^(0|[0-9a-fA-F]{64})$")]
+_Value = Annotated[str, Meta(pattern="^(0|enrolled|[0-9a-fA-F]{64})$")]
 
 
 class SealTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +38,10 @@ class SealTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ]
     pcrs: Annotated[
         dict[str, _Value | tuple[_Value, ...]],
-        Meta(description="Values that registers must have, in hex; `0` for zeros; several are a choice."),
+        Meta(
+            description="Values that registers must have: hex, `0` for zeros, `enrolled` for what it was "
+            "when the machine was enrolled; several are a choice."
+        ),
     ] = {}
     ukis: Annotated[
         tuple[LocalPath, ...], Meta(description="Kernel images one of which must have booted (PCR 11).")
@@ -66,7 +70,8 @@ def check(spec: TargetSpec, level: Level, table: SealTable | None) -> Iterator[P
         )
     if table is None:
         return
-    if level == "cred" and (table.pin or len(_choices(table.pcrs)) > 1):
+    choice = any(isinstance(value, tuple) and len(value) > 1 for value in table.pcrs.values())
+    if level == "cred" and (table.pin or choice):
         yield Problem(
             "systemd's credentials know no PIN, and one state only",
             resolution='level = "sealed"',
@@ -128,7 +133,6 @@ def _credentials(
 ) -> Mapping[str, bytes]:
     """Return credentials; with a policy key PCR 11 is what it signs, and not in the credential itself."""
     from cfsbuild.trust import pcr_signature, sealing, uki  # noqa: PLC0415 (start-up)
-    from cfsbuild.trust.credential import Conditions  # noqa: PLC0415
 
     name = context.recipe.image_name
     (state,) = _states(context, table)
@@ -140,9 +144,7 @@ def _credentials(
             made = pcr_signature.sign(sections, key, paths=[table.phase.split(":")])
             signatures[f"{name}{f'.{number}' if number else ''}{pcr_signature.SUFFIX}"] = made
     public = None if key is None else key.public_key()
-    made_for = sealing.seal_credential(
-        envelope, name=name, enrolments=machines, conditions=Conditions(literal, public)
-    )
+    made_for = sealing.seal_credential(envelope, name=name, enrolments=machines, state=literal, signer=public)
     return {**made_for, **signatures}
 
 
@@ -164,12 +166,19 @@ def _states(context: TargetContext, table: SealTable) -> list[State]:
     return sealing.states(_choices(table.pcrs), booted)
 
 
-def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes]]:
+def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes | None]]:
     return [
-        (int(number), bytes(_PCR_BYTES) if text == _ZEROS else bytes.fromhex(text))
+        (int(number), _value(text))
         for number, value in pcrs.items()
         for text in ([value] if isinstance(value, str) else value)
     ]
+
+
+def _value(text: str) -> bytes | None:
+    """Return what a register must have; None for what it had when the machine was enrolled."""
+    if text == _ENROLLED:
+        return None
+    return bytes(_PCR_BYTES) if text == _ZEROS else bytes.fromhex(text)
 
 
 def _policy_key(context: TargetContext, table: SealTable) -> PrivateKey | None:
