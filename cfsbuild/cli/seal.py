@@ -117,7 +117,11 @@ class Order(NamedTuple):
     help="How far it has booted, for --uki.",
 )
 @click.option("--policy-key", metavar="FILE", type=FILE, help="Key that approves states, now and later.")
-@click.option("--policy-only", is_flag=True, help="Approve other states for what is sealed already.")
+@click.option(
+    "--policy-only",
+    is_flag=True,
+    help="Approve other states for what is sealed already (with the PIN, if it has one).",
+)
 @click.option(
     "--counter/--no-counter",
     default=None,
@@ -372,7 +376,8 @@ def _write(base: Path, name: str, files: Mapping[str, bytes]) -> list[str]:
 
 def _warn(settings: Settings, order: Order, states: Sequence[State]) -> None:
     """Say what the terms do not hold off, where people may think that they do."""
-    if any(_KERNEL_PCR in state and _SECURE_BOOT_PCR not in state for state in states):
+    signed = order.choice.level == "cred" and order.public is not None
+    if any((signed or _KERNEL_PCR in state) and _SECURE_BOOT_PCR not in state for state in states):
         note(
             settings,
             "note: PCR 11 without PCR 7: another system that boots on the machine can measure the same",

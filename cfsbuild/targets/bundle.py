@@ -24,8 +24,8 @@ SIGNED_SUFFIX = ".bundle"
 
 Verity = Literal["require", "try", "off"]
 Writable = Literal["read-only", "transient", "persistent", "bind"]
-Rendering = Literal["cmdline", "mount-spec", "systemd", "initramfs-tools"]
-RENDERINGS: tuple[Rendering, ...] = ("cmdline", "mount-spec", "systemd", "initramfs-tools")
+Rendering = Literal["cmdline", "mount-spec", "pcrlock", "systemd", "initramfs-tools"]
+RENDERINGS: tuple[Rendering, ...] = ("cmdline", "mount-spec", "pcrlock", "systemd", "initramfs-tools")
 
 # As in `trust.bundle`: nothing that has a meaning in shells, units or mount options.
 _COMPONENTS = r"(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+(/(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+)*$"

@@ -14,6 +14,7 @@ import msgspec
 
 from cfsbuild.deploy.sequence import FilesystemMount, erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.trust import pcrlock
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.statement import digest_hex
 
@@ -166,9 +167,16 @@ def _escaped(char: str, *, first: bool) -> str:
     return "".join(f"\\x{byte:02x}" for byte in char.encode())
 
 
+def pcrlock_component(bundle: Bundle, place: Place) -> str:
+    """Return a component for systemd-pcrlock: what PCR 15 is extended by when the bundle is mounted."""
+    del place
+    return pcrlock.component(bundle.name, bundle.image.digest).decode()
+
+
 Render = Callable[[Bundle, Place], str]
 
 RENDERINGS: Mapping[str, tuple[str, Render]] = {
+    "pcrlock": ("pcrlock", pcrlock_component),
     "cmdline": ("cmdline", kernel_argument),
     "mount-spec": ("mount.json", mount_document),
     "systemd": ("mount", systemd_unit),

@@ -10,6 +10,8 @@
 - `tpm`: a package of its own, which knows TPMs only;
 - `unseal_policy` (when a TPM releases something), `sealed` (what is encrypted to TPMs), `sealing` (the files
   that carry a bundle to machines);
+- `enrolment` (what a machine's TPM is), `storage_key` and `counter` (what it keeps), `unsealing` (running a
+  policy there), `explanation` and `registers` (why it does not hold), `tools_script` (for tpm2-tools);
 - `uki` (what a kernel image measures), `pcr_signature`, `credential`, `pcrlock` (what systemd understands).
 
 Nothing here believes a document about itself: the keys that may sign it, and what it is about, come from the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild.errors import UsageError, VerificationError
-from cfsbuild.trust.storage_key import salted_session, storage_key
+from cfsbuild.trust.storage_key import as_owner, salted_session, storage_key
 from cfsbuild.trust.tpm import commands, nv, response_codes
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.tpm.numbers import NvAttribute
@@ -52,21 +52,23 @@ def make_counter(tpm: Tpm, index: int = DEFAULT_INDEX) -> Counter:
     """Return the counter of that index, after making it if there is none and counting once if nobody did.
 
     Its Name is another one before it is incremented for the first time. Raises as `read_counter`, and
-    `UsageError` (reason `counter-index`).
+    `UsageError` (reason `counter-index`), `TpmError` (`owner-auth`).
     """
     check_index(index)
-    if not commands.has_handle(tpm, index):
-        nv.define(tpm, NvPublic(index=index, attributes=_ATTRIBUTES, data_size=_BYTES))
-    found = _public(tpm, index)
-    if not found.public.attributes & NvAttribute.WRITTEN:
-        nv.increment(tpm, found)
+    with as_owner():
+        if not commands.has_handle(tpm, index):
+            nv.define(tpm, NvPublic(index=index, attributes=_ATTRIBUTES, data_size=_BYTES))
+        found = _public(tpm, index)
+        if not found.public.attributes & NvAttribute.WRITTEN:
+            nv.increment(tpm, found)
     return read_counter(tpm, index)
 
 
 def advance_counter(tpm: Tpm, index: int, to: int) -> Counter:
     """Count up to `to`, and return the counter; one that is there already or beyond stays as it is.
 
-    Raises as `read_counter`, and `UsageError` (reason `counter-far`) for more than 1024 steps.
+    Raises as `read_counter`, and `UsageError` (reason `counter-far`) for more than 1024
+    steps, `TpmError` (`owner-auth`).
     """
     counter = read_counter(tpm, index)
     if to - counter.value > STEPS:
@@ -79,7 +81,7 @@ def advance_counter(tpm: Tpm, index: int, to: int) -> Counter:
     if to <= counter.value:
         return counter
     found = _public(tpm, index)
-    with salted_session(tpm) as session:
+    with as_owner(), salted_session(tpm) as session:
         for _ in range(to - counter.value):
             nv.increment(tpm, found, session)
         return _read(tpm, found, session)

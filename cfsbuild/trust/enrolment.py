@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cfsbuild.errors import InputError, TpmError, VerificationError
+from cfsbuild.errors import InputError, VerificationError
 from cfsbuild.trust import canonical
 from cfsbuild.trust.counter import Counter, make_counter
-from cfsbuild.trust.storage_key import storage_key
+from cfsbuild.trust.storage_key import as_owner, storage_key
 from cfsbuild.trust.tpm import commands, nv, pcr, response_codes
 from cfsbuild.trust.tpm.commands import Loaded
 from cfsbuild.trust.tpm.connection import Tpm
@@ -36,6 +36,13 @@ _CERTIFICATE_INDICES = (0x01C00002, 0x01C0000A, 0x01C00012, 0x01C00014)
 """Where makers put certificates of endorsement keys: RSA-2048, P-256, both again (TCG EK profile, 2.2)."""
 
 _CERTIFICATE_BYTES = 8192
+_READ = NvAttribute.AUTH_READ | NvAttribute.OWNER_READ
+_MAY_NOT_READ = (
+    response_codes.NV_LOCKED,
+    response_codes.NV_AUTHORIZATION,
+    response_codes.BAD_AUTH,
+    response_codes.AUTH_UNAVAILABLE,
+)
 
 _Hex = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2})+\Z", max_length=2 * _CERTIFICATE_BYTES)]
 _Hex32 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -115,22 +122,13 @@ def enroll(tpm: Tpm, *, create_srk: bool = False, counter: int | None = None) ->
     Nothing else is changed. Raises `TpmError` (reason `srk-missing`, `owner-auth` …), and what `make_counter`
     raises.
     """
-    try:
+    with as_owner():
         if create_srk and not commands.has_handle(tpm, PERSISTENT_SRK):
             _make_storage_key(tpm)
         srk = storage_key(tpm)
         legacy = commands.create_primary(tpm, LEGACY_PRIMARY)
         tpm.flush(legacy.handle)
-        made = None if counter is None else make_counter(tpm, counter)
-    except ResponseError as error:
-        if not error.is_of(response_codes.BAD_AUTH, response_codes.AUTH_FAIL):
-            raise
-        raise TpmError(
-            "the owner of the TPM has a password",
-            details=error.brief,
-            resolution="take it away while the machine is enrolled: tpm2_changeauth -c owner -p PASSWORD",
-            reason="owner-auth",
-        ) from error
+    made = None if counter is None else make_counter(tpm, counter)
     return Enrolment(
         srk=_key(srk),
         legacy=_key(legacy),
@@ -162,14 +160,20 @@ def _certificates(tpm: Tpm) -> list[Certificate]:
             continue
         index = nv.read_nv_public(tpm, number)
         attributes = index.public.attributes
-        readable = attributes & (NvAttribute.AUTH_READ | NvAttribute.OWNER_READ)
+        # Without NO_DA a wrong authorization would count towards the lockout.
+        readable = attributes & NvAttribute.NO_DA and attributes & _READ
         if (
             not attributes & NvAttribute.WRITTEN
             or not readable
             or index.public.data_size > _CERTIFICATE_BYTES
         ):
             continue
-        data = nv.read(tpm, index, as_owner=not attributes & NvAttribute.AUTH_READ)
+        try:
+            data = nv.read(tpm, index, as_owner=not attributes & NvAttribute.AUTH_READ)
+        except ResponseError as error:
+            if not error.is_of(*_MAY_NOT_READ):
+                raise
+            continue  # it is for people, and the machine can be enrolled without
         if certificate := _without_padding(data):
             found.append(Certificate(number, certificate.hex()))
     return found

@@ -145,6 +145,8 @@ def _counter(tpm: Tpm, limit: CounterLimit) -> CounterState:
         return wrong("counter-name", f"{details}\nit was removed and made again, or never incremented")
     if not index.public.attributes & NvAttribute.AUTH_READ or index.public.data_size != 8:
         return wrong("counter-kind", f"attributes 0x{index.public.attributes:08x}")
+    if not index.public.attributes & NvAttribute.WRITTEN:
+        return wrong("counter-missing", "it was never incremented")
     value = int.from_bytes(nv.read(tpm, index), "big")
     if value > limit.operand:
         return wrong("rollback", f"counter  {value}\nallowed  {limit.operand}", value)

@@ -46,6 +46,22 @@ def storage_key(tpm: Tpm, *, name: bytes | None = None) -> Loaded:
 
 
 @contextlib.contextmanager
+def as_owner() -> Iterator[None]:
+    """Say of what needs the owner's authorization and fails that the owner has a password (`owner-auth`)."""
+    try:
+        yield
+    except ResponseError as error:
+        if not error.is_of(response_codes.BAD_AUTH, response_codes.AUTH_FAIL):
+            raise
+        raise TpmError(
+            "the owner of the TPM has a password",
+            details=error.brief,
+            resolution="take it away while this is done: tpm2_changeauth -c owner -p PASSWORD",
+            reason="owner-auth",
+        ) from error
+
+
+@contextlib.contextmanager
 def salted_session(tpm: Tpm, key: Loaded | None = None, *, policy: bool = False) -> Iterator[Session]:
     """Give a session salted to the storage root key (read before, or read now); it ends with the block."""
     session = commands.start_session(tpm, key or storage_key(tpm), policy=policy)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import swtpm
 from enrolled import Enrolled
+from kernel_images import portable_executable
 
 from cfsbuild.trust import dsse, enrolment, sealed, unseal_policy
 from cfsbuild.trust.keys import KeyAlgorithm, generate
@@ -72,11 +73,7 @@ def after(*events):
 
 def kernel_image(name="linux.efi", kernel=KERNEL):
     """Write a kernel image, and return what it measures."""
-    header = b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0" + bytes(2) + (1).to_bytes(2, "little")
-    header += bytes(12) + (2).to_bytes(2, "little") + bytes(2) + (0x20B).to_bytes(2, "little")
-    numbers = (len(kernel), 0, len(kernel), len(header) + 40)
-    section = b".linux\0\0" + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(16)
-    Path(name).write_bytes(header + section + kernel)
+    Path(name).write_bytes(portable_executable((".linux", kernel, None)))
     return b".linux\0", kernel
 
 

@@ -3,7 +3,7 @@
 import pytest
 from enrolled import value_of
 
-from cfsbuild.errors import UsageError, VerificationError
+from cfsbuild.errors import TpmError, UsageError, VerificationError
 from cfsbuild.trust.counter import DEFAULT_INDEX, STEPS, advance_counter, make_counter, read_counter
 
 
@@ -39,6 +39,28 @@ def test_one_that_is_not_there_or_was_never_counted_is_missing(enrolled):
             read_counter(tpm, DEFAULT_INDEX + 1)
         assert caught.value.reason == "counter-missing"
         assert make_counter(tpm, DEFAULT_INDEX + 1).value == 1
+
+
+def test_an_owner_with_a_password_is_said_to_be_the_reason(enrolled):
+    enrolled.machine.tool("changeauth", "-c", "owner", "secret")
+    with enrolled.tpm() as tpm:
+        value = read_counter(tpm).value
+        with pytest.raises(TpmError) as caught:
+            advance_counter(tpm, DEFAULT_INDEX, value + 1)
+        assert caught.value.reason == "owner-auth"
+        with pytest.raises(VerificationError) as missing:
+            read_counter(tpm, DEFAULT_INDEX + 1)
+        assert missing.value.reason == "counter-missing"
+        assert read_counter(tpm).value == value
+
+
+def test_whose_counter_it_is_can_be_pinned(enrolled):
+    name = bytes.fromhex(enrolled.enrolment.srk.name)
+    with enrolled.tpm() as tpm:
+        assert read_counter(tpm, srk_name=name) == read_counter(tpm)
+        with pytest.raises(VerificationError) as caught:
+            read_counter(tpm, srk_name=name[::-1])
+    assert caught.value.reason == "srk-name"
 
 
 @pytest.mark.parametrize("index", [0, 0x00FFFFFF, 0x02000000, 0x81000001, -1])

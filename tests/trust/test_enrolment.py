@@ -80,6 +80,21 @@ def test_certificates_of_the_maker_are_taken_along_without_their_padding(machine
     assert (found.index, bytes.fromhex(found.der)) == (0x01C00002, certificate)
 
 
+def test_a_certificate_that_may_not_be_read_does_not_stop_it(machine, tmp_path):
+    (tmp_path / "content").write_bytes(b"\x30\x82\x01\x00" + bytes(256))
+    for index, attributes, auth in (
+        (0x01C00002, "ownerwrite|authread|no_da", "secret"),
+        (0x01C0000A, "ownerwrite|authread|no_da|read_stclear", ""),
+        (0x01C00012, "ownerwrite|authread", "secret"),
+    ):
+        auth_option = ("-p", auth) if auth else ()
+        machine.tool("nvdefine", hex(index), "-C", "o", "-s", 260, "-a", attributes, *auth_option)
+        machine.tool("nvwrite", hex(index), "-C", "o", "-i", tmp_path / "content")
+    machine.tool("nvreadlock", hex(0x01C0000A), "-C", hex(0x01C0000A))
+    assert enroll(machine, create_srk=True).ek_certificates == []
+    assert "TPM2_PT_LOCKOUT_COUNTER: 0x0" in machine.tool("getcap", "properties-variable")
+
+
 def test_an_index_of_another_kind_is_no_counter(machine):
     machine.tool("nvdefine", hex(DEFAULT_INDEX), "-C", "o", "-s", 8, "-a", "ownerwrite|authread")
     with pytest.raises(VerificationError) as caught:

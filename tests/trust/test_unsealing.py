@@ -1,6 +1,7 @@
 """Sealed bundles are released in the state that their policy names, and each refusal says why."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -213,6 +214,33 @@ def test_the_pin_is_asked_for_once_and_only_if_all_else_holds(enrolled):
     assert enrolled.refused(data, document, pin=ask) == "pcr-mismatch"
     assert asked == [1]
     assert enrolled.refused(data, document) == "pcr-mismatch"
+
+
+def test_two_programs_at_once_both_get_it(enrolled):
+    document = enrolled.policy()
+    data = enrolled.seal(document)
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: enrolled.unseal(data, document), range(12)))
+    assert opened == [PAYLOAD] * 12
+
+
+def test_who_gives_up_at_the_pin_leaves_nothing_behind(enrolled):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    document = enrolled.policy(auth_value=True)
+    data = enrolled.seal(document, b"1234")
+    with pytest.raises(KeyboardInterrupt):
+        enrolled.unseal(data, document, pin=interrupted)
+    assert enrolled.machine.handles() == []
+
+
+def test_a_counter_that_was_never_counted_is_missing(enrolled):
+    attributes = "nt=counter|ownerwrite|authread|no_da"
+    enrolled.machine.tool("nvdefine", "0x01800200", "-C", "o", "-s", 8, "-a", attributes)
+    name = enrolled.machine.tool("nvreadpublic", "0x01800200").split("name:")[1].split()[0]
+    document = enrolled.policy(Branch({}, CounterLimit(0x01800200, name, 5)))
+    assert enrolled.refused(enrolled.seal(document), document) == "counter-missing"
 
 
 def test_without_a_pin_it_says_that_there_is_one(enrolled):

@@ -28,6 +28,7 @@ SECONDS = 120.0
 """How long a response may take: an RSA primary key takes some TPMs a minute."""
 
 _SWTPM = "swtpm:"
+_QUEUE_SECONDS = 0.01
 
 
 class Channel(Protocol):
@@ -200,7 +201,11 @@ def open_transport(name: str = DEFAULT_NAME, *, seconds: float = SECONDS) -> Tra
     try:
         channel = _open_socket(name, seconds) if name.startswith(_SWTPM) else _open_device(name)
     except TimeoutError as error:
-        raise TpmError(f"the TPM {name} does not answer", reason="tpm-timeout") from error
+        raise TpmError(
+            f"the TPM {name} does not answer",
+            details="another program may be using it",
+            reason="tpm-timeout",
+        ) from error
     except OSError as error:
         raise _cannot_open(name, error) from error
     return Transport(name, channel, seconds=seconds)
@@ -219,8 +224,7 @@ def _open_socket(name: str, seconds: float) -> Channel:
     if place.startswith("/"):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(seconds)
-            connection.connect(place)
+            _connect(connection, place, time.monotonic() + seconds)
         except BaseException:
             connection.close()
             raise
@@ -232,6 +236,18 @@ def _open_socket(name: str, seconds: float) -> Channel:
         return _Socket(socket.create_connection((matched[1], int(matched[2])), timeout=seconds))
     except UnicodeError:  # what IDNA cannot encode: an empty label, or one too long
         raise _no_name(name) from None
+
+
+def _connect(connection: socket.socket, path: str, deadline: float) -> None:
+    """Connect as soon as there is room in the queue: swtpm serves one after the other."""
+    while True:
+        connection.settimeout(_remaining(deadline))
+        try:
+            connection.connect(path)
+        except BlockingIOError:
+            time.sleep(_QUEUE_SECONDS)
+        else:
+            return
 
 
 def _no_name(name: str) -> UsageError:

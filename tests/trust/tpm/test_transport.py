@@ -1,5 +1,6 @@
 """The way to a TPM: names, what is no TPM, and what answers too much, too little, or never."""
 
+import contextlib
 import os
 import re
 import socket
@@ -170,6 +171,17 @@ def test_an_absent_tpm_is_a_clear_error(tmp_path):
         assert caught.value.reason == "tpm-missing"
         assert caught.value.exit_code == 7
         assert re.search("firmware|swtpm", caught.value.resolution)
+
+
+def test_a_queue_that_stays_full_is_given_up(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as held:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        name = f"swtpm:{tmp_path / 's'}"
+        held.callback(open_transport(name, seconds=0.05).close)  # fills it
+        with pytest.raises(TpmError, match="does not answer") as caught:
+            open_transport(name, seconds=0.05)
+    assert caught.value.reason == "tpm-timeout"
 
 
 def test_a_file_is_no_tpm_and_nor_is_another_device(tmp_path):
