@@ -256,7 +256,7 @@ def _outputs_hold(request: Request, built: Sequence[Built]) -> bool:
         if altered(Path(request.output), one.files):
             return False
         for image in one.result.images:
-            if not _image_holds(request.store, image.digest, image.reference):
+            if image.reference and not _image_holds(request.store, image.digest, image.reference):
                 return False
     return True
 
@@ -265,7 +265,7 @@ def _image_holds(store: str, digest: str, reference: str) -> bool:
     """Say whether an image is in the store, listed, and what its reference names."""
     try:
         os.stat(f"{store}/images/{digest}")  # noqa: PTH116 (start-up)
-        return not reference or references(store, [reference]) == {reference: digest}
+        return references(store, [reference]) == {reference: digest}
     except OSError:
         # Removed, by us or by another program: it is built again.
         return False

@@ -47,8 +47,8 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """Return the first image's digest."""
-        return self.images[0].digest if self.images else ""
+        """Return the first image's digest; what has no reference is no image."""
+        return next((image.digest for image in self.images if image.reference), "")
 
     @property
     def ran(self) -> int:

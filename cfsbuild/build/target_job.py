@@ -90,7 +90,7 @@ def why_emit(
         return (Reason(reason=why.FORCED),)
     if last.key != key:
         return why.differences(last.components, components) or (Reason(reason=why.RESULT_MISSING),)
-    if not build.store.has_image(bytes.fromhex(last.output)):
+    if last.reference and not build.store.has_image(bytes.fromhex(last.output)):
         return (Reason(reason=why.RESULT_MISSING),)
     return tuple(
         Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(build.output, last.files)
@@ -136,6 +136,7 @@ def _emit(build: BuildContext, job: Job) -> TargetOutput:
         ),
         sink=build.sink,
         algorithm=build.algorithm,
+        read_object=build.sink.read_object,
     )
     return build.target_kinds[job.kind].emit(context, build.plan.target(job).params)
 

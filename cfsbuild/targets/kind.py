@@ -49,6 +49,8 @@ class TargetContext(msgspec.Struct, frozen=True, kw_only=True):
     source: TreeSource
     sink: TargetSink
     algorithm: Algorithm
+    read_object: Callable[[bytes], bytes]
+    """Returns the content of an object of the tree, by raw digest."""
 
 
 class OutFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,10 @@ class OutFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target made. `digest` is lower-case hex; `reference` its name in the store, or ""."""
+    """What a target made. `digest` is the fs-verity digest of the first of its files, lower-case hex.
+
+    `reference` is the name of that image in the store; "" for what is no image, and not in the store.
+    """
 
     digest: str
     reference: str = ""

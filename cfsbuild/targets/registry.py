@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from cfsbuild.recipe.kinds import LazyKinds
 from cfsbuild.targets.kind import TargetKind
 
-MODULES = {"image": "cfsbuild.targets.image"}
+MODULES = {
+    "image": "cfsbuild.targets.image",
+    "initramfs": "cfsbuild.targets.initramfs",
+}
 
 TARGET_KINDS: Mapping[str, TargetKind] = LazyKinds(MODULES)
