@@ -57,7 +57,7 @@ class Libraries:
         self._done.add(real)
         own = () if elf.runpath else tuple(_expanded(elf.rpath, path))
         for name in elf.needed:
-            found = self._find(name, elf, path, own + inherited)
+            found = self._find(name, elf, path, own + inherited, loader)
             library = elf_of(found)
             if library is None:  # it was one when it was found
                 raise BuildError(f"{found} changed while it was read", reason="source-changed")
@@ -65,12 +65,12 @@ class Libraries:
                 self._files.link(str(loader.parent / name), str(found))
             self._load(found, self._files.take(found), library, own + inherited, loader)
 
-    def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...]) -> Path:
+    def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...], loader: Path | None) -> Path:
         if "/" in name:
             return Path(name)
-        searched = list(
-            dict.fromkeys((*rpath, *_expanded(elf.runpath, path), *self._configured(), *_STANDARD))
-        )
+        own = () if loader is None else (str(loader.parent),)
+        places = (*rpath, *_expanded(elf.runpath, path), *self._configured(), *own, *_STANDARD)
+        searched = list(dict.fromkeys(places))
         for directory in searched:
             candidate = Path(directory, name)
             self._observe(candidate)
