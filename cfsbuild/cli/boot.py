@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from cfsbuild.deploy import boot_config, boot_report, early, provision
 from cfsbuild.deploy.boot_config import BootConfig, PinnedImage
@@ -31,26 +32,41 @@ NOT_EXECUTABLE = 126
 SIGNALLED = 128
 
 
+class Ports(NamedTuple):
+    """Descriptors of the ports to whoever started the machine; opened first, the image may have no /dev."""
+
+    report: int | None = None
+    out: int | None = None
+    err: int | None = None
+
+
 def main() -> int:
     """Start the machine. Returns only when that fails, or where it makes no sense."""
     if os.getpid() != FIRST_PROCESS:
         _say("cfsbuild: this starts a machine: it has to be the first process of one")
         return 2
-    config: BootConfig | None = None
+    config, ports = None, Ports()
     try:
         early.mount_kernel_filesystems()
         words = early.command_line()
         tell = _silent if "quiet" in words else _progress
         early.load_modules()
         config = boot_config.read()
+        ports = _open_ports(config.report)
         _enter(config, words, tell)
-        _run(config)
+        _run(config, ports)
     except (CfsError, OSError) as error:
-        _fail(config, boot_report.failure(error))
+        _fail(config, ports, boot_report.failure(error))
     except Exception as error:  # noqa: BLE001 (nobody is left to tell what a bug is)
         what = InputError(f"internal error: {type(error).__name__}: {error}", reason="internal")
-        _fail(config, boot_report.failure(what))
+        _fail(config, ports, boot_report.failure(what))
     return 1
+
+
+def _open_ports(name: str) -> Ports:
+    if not name:
+        return Ports()
+    return Ports(*(boot_report.open_port(name + end) for end in ("", ".out", ".err")))
 
 
 def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None]) -> None:
@@ -97,32 +113,35 @@ def _enable_verity(config: BootConfig, tell: Callable[[str], None]) -> None:
         tell(f"turned fs-verity on for {enabled} files")
 
 
-def _run(config: BootConfig) -> None:
+def _run(config: BootConfig, ports: Ports) -> None:
     """Become the image's first process; or run it as a child, tell how it ended, and switch off."""
     if not config.once:
-        boot_report.send(boot_report.BootReport(event="started"), config.report)
+        boot_report.send(boot_report.BootReport(event="started"), ports.report)
         environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "linux")}
-        os.execve(config.exec[0], config.exec, environment)  # noqa: S606 (as init does)
-    ports = {number: boot_report.find_port(f"{config.report}.{name}") for number, name in _STREAMS.items()}
+        try:
+            os.execve(config.exec[0], config.exec, environment)  # noqa: S606 (as init does)
+        except OSError as error:
+            raise early.BootError(
+                f"the image cannot run {config.exec[0]}: {error.strerror}", reason="exec"
+            ) from error
     child = os.fork()
     if child == 0:
         _become(config, ports)
     status = _wait(child)
-    boot_report.send(boot_report.BootReport(event="exited", status=status), config.report)
+    boot_report.send(boot_report.BootReport(event="exited", status=status), ports.report)
     early.power_off()
 
 
-_STREAMS = {1: "out", 2: "err"}
-
-
-def _become(config: BootConfig, ports: dict[int, Path | None]) -> None:
+def _become(config: BootConfig, ports: Ports) -> None:
     """Become the command, its output going to the ports that there are. Never returns."""
     try:
         os.setsid()
-        for number, port in ports.items():
+        for number, port in ((1, ports.out), (2, ports.err)):
             if port is not None:
-                os.dup2(os.open(port, os.O_WRONLY), number)
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+                os.dup2(port, number)
+        reader, writer = os.pipe()
+        os.close(writer)
+        os.dup2(reader, 0)
         os.execve(config.exec[0], config.exec, {**ENVIRONMENT, "TERM": "dumb"})  # noqa: S606
     except OSError as error:
         os.write(2, f"cfsbuild: cannot run {config.exec[0]}: {error.strerror}\n".encode())
@@ -138,13 +157,13 @@ def _wait(child: int) -> int:
             return code if code >= 0 else SIGNALLED - code
 
 
-def _fail(config: BootConfig | None, report: boot_report.BootReport) -> None:
+def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootReport) -> None:
     """Tell what went wrong and switch the machine off, or start a shell if the configuration says so."""
     _say(f"cfsbuild: this machine cannot start: {report.brief}")
     for line in (*report.details.splitlines(), f"reason: {report.reason or 'unknown'}"):
         _say(f"cfsbuild:   {line}")
     try:
-        boot_report.send(report, config.report if config is not None else "")
+        boot_report.send(report, ports.report)
         if config is not None and config.on_failure == "shell":
             os.execve("/bin/sh", ["/bin/sh"], ENVIRONMENT)  # noqa: S606
     except OSError as error:

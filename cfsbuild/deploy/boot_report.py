@@ -64,26 +64,27 @@ def failure(error: CfsError | OSError) -> BootReport:
             reason=error.reason,
             exit_code=error.exit_code,
         )
-    return BootReport(event="failed", brief=str(error)[:1000], reason="os", exit_code=7)
+    return BootReport(
+        event="failed",
+        brief=": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))[:1000],
+        reason="os",
+        exit_code=7,
+    )
 
 
-def find_port(name: str) -> Path | None:
-    """Return the device of the virtio port called `name`, where there is no udev; None if there is none."""
+def open_port(name: str) -> int | None:
+    """Return a descriptor to write to the virtio port called `name`; None if there is none.
+
+    Needs /sys and /dev, but no udev. Raises `OSError`.
+    """
     for entry in sorted(PORTS.glob("vport*")):
         if (entry / "name").read_text(encoding="utf-8", errors="replace").strip() == name:
-            return Path("/dev", entry.name)
+            return os.open(f"/dev/{entry.name}", os.O_WRONLY | os.O_CLOEXEC)
     return None
 
 
-def send(report: BootReport, port: str) -> None:
-    """Write a report to the port called `port`, if the machine has it. Raises `OSError`."""
-    device = find_port(port) if port else None
-    if device is None:
-        return
-    fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        data = encode(report)
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
+def send(report: BootReport, port: int | None) -> None:
+    """Write a report to a port, if there is one. Raises `OSError`."""
+    data = encode(report)
+    while data and port is not None:
+        data = data[os.write(port, data) :]

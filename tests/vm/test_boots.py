@@ -1,0 +1,130 @@
+"""`cfsbuild vm`: an image boots, the kernel checks what is read, and whatever is changed on the disk is found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import vm
+
+from cfsbuild.deploy.state_disk import make_state_disk
+from cfsbuild.store.store import Store
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
+
+APPLIANCE = Path(__file__).resolve().parents[2] / "recipes/appliance.toml"
+
+COMMAND = """\
+cat /proc/mounts
+cat /etc/motd
+sha256sum /bin/busybox
+echo to-the-other >&2
+touch /new || echo read-only
+ls /dev/tpmrm0
+ls /init /etc/cfsbuild 2>/dev/null | wc -l
+exit 7
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    why = vm.missing()
+    if why:
+        pytest.skip(why)
+    return tmp_path_factory.mktemp("boots")
+
+
+def boot(home, *arguments):
+    """Run `cfsbuild vm`; return what a user sees."""
+    environment = os.environ | {"CFSBUILD_STORE": str(home / "store"), "XDG_CACHE_HOME": str(home / "cache")}
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cfsbuild.cli.main",
+            "vm",
+            APPLIANCE,
+            "--kernel",
+            vm.CACHE / "vmlinuz",
+            *arguments,
+        ],
+        env=environment,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def booted(home):
+    return boot(home, "--keep", home / "disk", "--exec", COMMAND, "--json")
+
+
+@pytest.fixture(scope="module")
+def said(booted):
+    assert booted.stdout, booted.stderr
+    return msgspec.json.decode(booted.stdout)
+
+
+def test_the_exit_status_is_that_of_the_command(booted, said):
+    assert booted.returncode == 7
+    assert said["status"] == 7
+
+
+def test_the_kernel_checks_whatever_is_read(said):
+    (root,) = [line for line in said["stdout"].splitlines() if line.startswith("composefs / ")]
+    assert "verity=require" in root
+    assert root.split()[3].startswith("ro,")
+    assert "read-only" in said["stdout"]
+
+
+def test_files_have_their_contents(said):
+    busybox = subprocess.run(["sha256sum", "/bin/busybox"], capture_output=True, text=True, check=True).stdout
+    assert busybox in said["stdout"]
+    assert "Whatever is read is checked by the kernel" in said["stdout"]
+
+
+def test_output_and_errors_come_apart(said):
+    assert "to-the-other" not in said["stdout"]
+    assert "to-the-other\n" in said["stderr"]
+
+
+def test_nothing_of_the_initramfs_is_left(said):
+    assert said["stdout"].splitlines()[-1] == "0"
+
+
+def test_the_machine_has_a_tpm_where_there_is_a_software_one(said):
+    assert said["tpm"] == (shutil.which("swtpm") is not None)
+    assert ("/dev/tpmrm0" in said["stdout"].splitlines()) == said["tpm"]
+
+
+def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
+    disk = home / "disk"
+    flip(disk)
+    result = boot(home, "--keep", disk, "--exec", "cat /etc/motd", "--no-tpm")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "read error: Input/output error" in result.stderr or "I/O error" in result.stderr
+
+
+def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said):
+    disk = home / "other"
+    with Store.open(home / "store", read_only=True) as store:
+        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1")
+    flip(disk)
+    result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
+    assert result.returncode == 5
+    assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "object-digest"
+
+
+def flip(disk):
+    """Change one letter of a file where it lies on the disk."""
+    content = bytearray(disk.read_bytes())
+    assert content.count(b"This machine runs from") == 1
+    content[content.index(b"This machine runs from")] ^= 0x20
+    disk.write_bytes(content)
