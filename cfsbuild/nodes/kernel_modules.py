@@ -75,7 +75,10 @@ def gather(context: NodeContext, params: KernelModulesParams) -> Fingerprint:
 
 
 def _in_order(context: NodeContext, directory: Path, names: list[str]) -> list[str]:
-    """Return the files of `names` and of all that they need, relative to `directory`, dependencies first."""
+    """Return the files of `names` and of all that they need, relative to `directory`, in loading order.
+
+    What modules.dep lists last has to be loaded first.
+    """
     needs = {}
     for line in _lines(context, directory / "modules.dep"):
         path, _, rest = line.partition(":")
@@ -114,7 +117,7 @@ def _with_needs(context: NodeContext, needs: dict[str, list[str]], todo: list[st
         elif path not in order:
             waiting.append(path)
             stack.append((path, True))
-            stack.extend((need, False) for need in reversed(needs[path]) if need not in order)
+            stack.extend((need, False) for need in needs[path] if need not in order)
     return list(order)
 
 
