@@ -77,6 +77,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
 
+    if settings.json and command_text is None:
+        raise UsageError("--json needs --exec", details="without it the console is on standard output")
     machine.missing_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")

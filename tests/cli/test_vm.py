@@ -136,6 +136,11 @@ def test_a_machine_that_does_not_start_is_told_of(lab, run, ready):
     assert "the machine stopped before it had started" in result.err
 
 
+def test_a_console_is_no_json(lab, run, ready):
+    result = run("vm", "--json")
+    assert (result.status, "--json needs --exec" in result.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("--memory", "1"), ("--cpus", "0"), ("--timeout", "0"), ("--memory", "much"), ("a.toml", "b.toml")],

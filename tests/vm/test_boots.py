@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -37,21 +39,22 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("boots")
 
 
+def command_line(*arguments):
+    kernel = vm.CACHE / "vmlinuz"
+    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", APPLIANCE, "--kernel", kernel, *arguments]
+
+
+def environment(home):
+    (home / "tmp").mkdir(exist_ok=True)
+    places = {"CFSBUILD_STORE": home / "store", "XDG_CACHE_HOME": home / "cache", "TMPDIR": home / "tmp"}
+    return os.environ | {name: str(place) for name, place in places.items()}
+
+
 def boot(home, *arguments):
     """Run `cfsbuild vm`; return what a user sees."""
-    environment = os.environ | {"CFSBUILD_STORE": str(home / "store"), "XDG_CACHE_HOME": str(home / "cache")}
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "cfsbuild.cli.main",
-            "vm",
-            APPLIANCE,
-            "--kernel",
-            vm.CACHE / "vmlinuz",
-            *arguments,
-        ],
-        env=environment,
+        command_line(*arguments),
+        env=environment(home),
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=300,
@@ -120,6 +123,38 @@ def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said
     result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
     assert result.returncode == 5
     assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "object-digest"
+
+
+def children(process):
+    """Return the ids of a process's children, by the name of their program."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return {Path(f"/proc/{child}/comm").read_text().strip(): int(child) for child in listed}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_machine_and_leaves_nothing(home, booted, number, status):
+    arguments = command_line("--exec", "sleep 1000", "--cpus", "2", "--memory", "512")
+    process = subprocess.Popen(
+        arguments, env=environment(home), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not any((home / "tmp").glob("cfsbuild-vm-*/console")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    running = children(process.pid)
+    assert any(name.startswith("qemu") for name in running)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == status, told
+    assert not [child for child in running.values() if Path(f"/proc/{child}").exists()]
+    assert list((home / "tmp").iterdir()) == []
+
+
+def test_a_machine_that_takes_too_long_is_ended(home, booted):
+    result = boot(home, "--exec", "true", "--timeout", "1", "--no-tpm")
+    assert result.returncode == 1
+    assert "the machine was still running after 1 s" in result.stderr
+    assert list((home / "tmp").iterdir()) == []
 
 
 def flip(disk):
