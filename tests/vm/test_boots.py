@@ -1,10 +1,14 @@
 """`cfsbuild vm`: an image boots, the kernel checks what is read, and whatever is changed on the disk is found."""
 
+import fcntl
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -163,3 +167,54 @@ def flip(disk):
     assert content.count(b"This machine runs from") == 1
     content[content.index(b"This machine runs from")] ^= 0x20
     disk.write_bytes(content)
+
+
+class Terminal:
+    """`cfsbuild vm` on a terminal, and what it shows."""
+
+    def __init__(self, home, *arguments):
+        self.ours, theirs = pty.openpty()
+        self.before = termios.tcgetattr(theirs)
+        self.theirs = theirs
+        self.seen = ""
+        self.process = subprocess.Popen(
+            command_line(*arguments),
+            env=environment(home) | {"TERM": "dumb"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (no threads here)
+        )
+
+    def wait_for(self, text, seconds=90):
+        deadline = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.ours], [], [], max(0, deadline - time.monotonic()))
+            assert ready, self.seen
+            self.seen += os.read(self.ours, 4096).decode(errors="replace")
+
+    def type(self, text):
+        os.write(self.ours, text.encode())
+
+
+def test_the_console_is_the_terminal(home, booted):
+    terminal = Terminal(home, "--no-tpm")
+    terminal.wait_for("appliance# ")
+    terminal.type("echo $((6 * 7)) answers; tty\r")
+    terminal.wait_for("42 answers")
+    terminal.wait_for("/dev/ttyS0")
+    terminal.type("exit\r")
+    terminal.wait_for("Power down")
+    assert terminal.process.wait(20) == 0
+    assert termios.tcgetattr(terminal.theirs) == terminal.before
+
+
+def test_ctrl_c_on_the_console_ends_the_machine(home, booted):
+    terminal = Terminal(home, "--no-tpm")
+    terminal.wait_for("Ctrl-C ends the machine")
+    time.sleep(1)
+    terminal.type("\x03")
+    assert terminal.process.wait(20) == 130
+    assert termios.tcgetattr(terminal.theirs) == terminal.before
+    assert list((home / "tmp").iterdir()) == []
