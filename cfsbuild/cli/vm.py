@@ -136,9 +136,13 @@ def _output(recipe: Path, kernel: GuestKernel) -> Path:
     """Return where output files go: always the same place, so that nothing is built twice."""
     from cfsbuild.build.keys import digest_of  # noqa: PLC0415 (not for help)
 
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     identity = f"{recipe.absolute()}\0{kernel.modules.absolute()}"
-    return Path(cache, "cfsbuild", "machines", digest_of(os.fsencode(identity))[:32])
+    return _cache() / digest_of(os.fsencode(identity))[:32]
+
+
+def _cache() -> Path:
+    """Return where this user's machines leave what saves time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cfsbuild", "machines")
 
 
 def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> ImageReport:
@@ -205,7 +209,7 @@ def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
     """Say whether KVM works, and tell why not."""
     from cfsbuild.deploy import kvm, machine  # noqa: PLC0415 (not for help)
 
-    why_not = kvm.why_no_kvm(machine.QEMU, kernel.image)
+    why_not = kvm.why_no_kvm(machine.QEMU, kernel.image, _cache())
     if why_not:
         note(settings, f"emulated, which is slow: {why_not}")
     return not why_not
