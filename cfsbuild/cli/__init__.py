@@ -7,5 +7,6 @@
 - what people see: `output`, `output_file`, `render`, `listeners`, `progress`, `plan_text`, `changes`,
   `store_text`, `graph_text`, `graph_svg`, `graph_layout`; `facts` is for `diff` and `explain`, `checks` for
   `doctor`, `tar_writer` for `export`; `reference` renews docs/cli.md;
+- in an initramfs: `boot`, the first process of a machine;
 - like the C tools: `mkcomposefs` (with `directory_dump`), `composefs_info`, `mount_composefs`, `refusal`.
 """
