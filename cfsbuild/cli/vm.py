@@ -16,7 +16,7 @@ from cfsbuild.build.result import BuildResult, ImageReport
 from cfsbuild.cli.output import note, write_json
 from cfsbuild.cli.recipes import recipe_argument, request_of, variable_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import UsageError
+from cfsbuild.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from cfsbuild.deploy.guest_kernel import GuestKernel
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 VM_VERSION = 1
 INITRAMFS = "initramfs.toml"
 SHELL = "/bin/sh"
+
+_MOST_BYTES = 1 << 26
 
 
 @click.command("vm")
@@ -79,7 +81,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
 
     if settings.json and command_text is None:
         raise UsageError("--json needs --exec", details="without it the console is on standard output")
-    machine.missing_programs((machine.QEMU, "mkfs.ext4"))
+    machine.check_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
     image, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
@@ -167,7 +169,8 @@ def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> Imag
 def _make_disk(settings: Settings, image: ImageReport, disk: Path) -> None:
     """Make the machine's disk, unless there is one."""
     from cfsbuild.cli.stores import open_store  # noqa: PLC0415 (not for help)
-    from cfsbuild.deploy.state_disk import make_state_disk  # noqa: PLC0415
+    from cfsbuild.deploy.machine import find_program  # noqa: PLC0415
+    from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
 
     if disk.exists():
         if not stat.S_ISREG(disk.stat().st_mode):
@@ -175,7 +178,8 @@ def _make_disk(settings: Settings, image: ImageReport, disk: Path) -> None:
         note(settings, f"disk: {disk}, as it is")
         return
     with open_store(settings) as store:
-        make_state_disk(disk, store, bytes.fromhex(image.digest), name=image.reference)
+        digest = bytes.fromhex(image.digest)
+        make_state_disk(disk, store, digest, name=image.reference, mkfs=find_program(MKFS) or MKFS)
 
 
 def _configured(initrd: bytes, image: ImageReport, init: str, command_text: str | None) -> bytes:
@@ -217,11 +221,9 @@ def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
 
 def _tpm(settings: Settings, disk: Path) -> Path | None:
     """Return the directory of the TPM's state, made if need be; None where there is no software TPM."""
-    import shutil  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy import machine  # noqa: PLC0415 (not for help)
 
-    from cfsbuild.deploy import machine  # noqa: PLC0415
-
-    if shutil.which(machine.SWTPM) is None:
+    if machine.find_program(machine.SWTPM) is None:
         note(settings, f"no TPM: {machine.SWTPM} is not installed (apt-get install {machine.SWTPM})")
         return None
     state = disk.with_name(f"{disk.name}.tpm")
@@ -237,7 +239,7 @@ def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
         outcome = run_machine(wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()))
         return outcome.status
     output, errors = bytearray(), bytearray()
-    outcome = run_machine(wanted, out=output.extend, err=errors.extend)
+    outcome = run_machine(wanted, out=_keeper(output), err=_keeper(errors))
     write_json(
         {
             "version": VM_VERSION,
@@ -253,6 +255,22 @@ def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
         }
     )
     return outcome.status
+
+
+def _keeper(kept: bytearray) -> Take:
+    """Return what collects output, as much of it as a document should have."""
+
+    def keep(data: bytes) -> None:
+        kept.extend(data)
+        if len(kept) > _MOST_BYTES:
+            raise InputError(
+                "the command writes too much for a JSON document",
+                details=f"more than {_MOST_BYTES} bytes",
+                resolution="leave out --json",
+                reason="output",
+            )
+
+    return keep
 
 
 def _writer(fd: int) -> Take:

@@ -21,6 +21,9 @@ from cfsbuild.errors import CfsError, StoreError, VerificationError
 
 QEMU = "qemu-system-x86_64"
 SWTPM = "swtpm"
+SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
+"""Where programs are that the PATH of ordinary users may lack."""
+
 PACKAGES = {QEMU: "qemu-system-x86", "mkfs.ext4": "e2fsprogs", SWTPM: "swtpm"}
 """The Debian package of each program."""
 
@@ -30,6 +33,7 @@ REPORT = "cfsbuild.report"
 EMULATED_CPU = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
 """What Debian's programs need. With cx16, kernels crash in the emulator of QEMU 7.2; the rest it has not."""
 
+_MACHINE = "x86_64"
 _TPM_SECONDS = 5.0
 _END_SECONDS = 5.0
 _CONSOLE_BYTES = 1 << 14
@@ -67,9 +71,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def missing_programs(names: tuple[str, ...]) -> None:
-    """Raise `MachineError` if one of the programs `names` is not installed."""
-    absent = [name for name in names if shutil.which(name) is None]
+def find_program(name: str) -> str | None:
+    """Return the path of a program, also where only root looks; None if it is not installed."""
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(SYSTEM_PROGRAMS))
+
+
+def check_programs(names: tuple[str, ...]) -> None:
+    """Raise `MachineError` if one of the programs `names` is not installed, or if none would help."""
+    if os.uname().machine != _MACHINE:
+        raise MachineError(
+            f"machines are {_MACHINE}, and this one is {os.uname().machine}",
+            details="the initramfs takes its programs from here",
+            reason="architecture",
+        )
+    absent = [name for name in names if find_program(name) is None]
     if absent:
         raise MachineError(
             f"not installed: {', '.join(absent)}",

@@ -23,6 +23,8 @@ from cfsbuild.store.store import Store
 REPOSITORY = "composefs"
 OBJECTS = f"{REPOSITORY}/objects"
 
+MKFS = "mkfs.ext4"
+
 BLOCK = 4096
 _SPARE_BYTES = 128 << 20
 _SPARE_INODES = 4096
@@ -40,10 +42,10 @@ def image_path(digest: bytes) -> str:
     return f"{REPOSITORY}/{object_path(digest)}"
 
 
-def make_state_disk(path: Path, store: Store, image: bytes, *, name: str) -> None:
+def make_state_disk(path: Path, store: Store, image: bytes, *, name: str, mkfs: str = MKFS) -> None:
     """Write a disk with the image of raw digest `image`, called `name`, and all its objects to `path`.
 
-    Needs mkfs.ext4. Raises `StoreError`; then nothing is at `path`.
+    `mkfs` is the path of mkfs.ext4. Raises `StoreError`; then nothing is at `path`.
     """
     digests = [image, *image_objects(store, image)]
     with tempfile.TemporaryDirectory(prefix="cfsbuild-disk-") as scratch:
@@ -52,7 +54,7 @@ def make_state_disk(path: Path, store: Store, image: bytes, *, name: str) -> Non
         _copy_references(store, image, name, root)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            _make_file_system(unfinished, root, sizes)
+            _make_file_system(unfinished, root, sizes, mkfs)
             unfinished.rename(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -100,11 +102,11 @@ def disk_bytes(sizes: Iterable[int]) -> tuple[int, int]:
     return -(-total // (1 << 20)) * (1 << 20), inodes
 
 
-def _make_file_system(path: Path, root: Path, sizes: list[int]) -> None:
+def _make_file_system(path: Path, root: Path, sizes: list[int], mkfs: str) -> None:
     size, inodes = disk_bytes(sizes)
     with path.open("xb") as file:
         file.truncate(size)
-    command = ["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-O", "verity", "-m", "0", "-N", str(inodes)]
+    command = [mkfs, "-q", "-F", "-b", str(BLOCK), "-O", "verity", "-m", "0", "-N", str(inodes)]
     done = subprocess.run(
         [*command, "-L", "state", "-E", "root_owner=0:0", "-d", str(root), str(path)],
         check=False,

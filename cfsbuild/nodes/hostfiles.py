@@ -50,10 +50,16 @@ class HostFiles:
         return real
 
     def link(self, path: str, to: str) -> None:
-        """Add a symbolic link, unless `path` is taken."""
-        target = metadata.to_bytes(to)
+        """Add a symbolic link. Raises `BuildError` if there is something else at `path` already."""
+        target = os.fsencode(to)
         inode = Inode(mode=stat.S_IFLNK | 0o777, size=len(target), target=target)
-        self._entries.setdefault(metadata.tree_path(path), inode)
+        if self._entries.setdefault(os.fsencode(path), inode) != inode:
+            raise BuildError(
+                f"{self._context.spec.name}: {path} is to be a link to {to}, and something else",
+                resolution="leave one of them out",
+                origin=self._context.spec.origin_of(self._key),
+                reason="link-taken",
+            )
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Add a file with `content`, in place of what was taken in for that path."""

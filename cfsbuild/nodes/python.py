@@ -125,7 +125,8 @@ def gather(context: NodeContext, params: PythonParams) -> Fingerprint:
 def _import_all(context: NodeContext, names: Sequence[str], library: Path) -> list[_Found]:
     """Return what is imported with `names`. Raises `BuildError` if one cannot be imported."""
     path = [entry for entry in sys.path if entry and Path(entry).exists()]
-    path[:0] = [root for root in map(_editable_root, names) if root and root not in path]
+    # An editable package is found without its directory being searched.
+    path += [root for root in map(_editable_root, names) if root and root not in path]
     child = [sys.executable, "-I", "-S", "-B", "-W", "ignore", python_closure.__file__]
     environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
     try:

@@ -22,6 +22,7 @@ def programs(tmp_path, monkeypatch):
     directory = tmp_path / "programs"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
+    monkeypatch.setattr("cfsbuild.deploy.machine.SYSTEM_PROGRAMS", ())
     monkeypatch.setenv("CFSBUILD_VM", str(tmp_path / "kept"))
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.BOOT", tmp_path / "boot")
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.MODULES", tmp_path / "modules")

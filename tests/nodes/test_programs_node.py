@@ -95,6 +95,12 @@ def test_links_lie_beside_the_program():
     assert in_tree(layer, "/bin/sh") == str(real)
 
 
+def test_a_link_does_not_take_the_place_of_a_program():
+    with pytest.raises(BuildError, match="is to be a link to busybox, and something else") as caught:
+        run("programs", programs=["/bin/bash", "/bin/busybox"], links={"/bin/busybox": ["bash"]})
+    assert caught.value.reason == "link-taken"
+
+
 def test_what_is_not_there_is_found_before_anything_runs():
     assert problems("programs", programs=["no-such-program"]) == [
         "node: program no-such-program is not on this machine"
