@@ -50,7 +50,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """Return the first image's digest."""
+        """Return the first image's digest; what has no reference is no image."""
         return next((image.digest for image in self.images if image.reference), "")
 
     @property

@@ -139,6 +139,13 @@ class Sources:
                 if path not in self._signatures:
                     self._signatures[path] = sign(path)
 
+    def observe_file(self, job: str, path: Path) -> None:
+        """Take the signature of a file that a node found out it needs, or would if it were there."""
+        with self._lock:
+            self._named[job] = (*self._named.get(job, ()), (str(path), path))
+            if path not in self._signatures:
+                self._signatures[path] = sign(path)
+
     def scan(self, path: Path) -> Scan:
         """Return the listing of the directory `path` as it was when its signature was taken."""
         with self._lock:

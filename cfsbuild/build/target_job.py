@@ -97,7 +97,7 @@ def why_emit(
         return (Reason(reason=why.FORCED),)
     if last.key != key:
         return why.differences(last.components, components) or (Reason(reason=why.RESULT_MISSING),)
-    if not job.image and not build.store.has_image(bytes.fromhex(last.output)):
+    if last.reference and not build.store.has_image(bytes.fromhex(last.output)):
         return (Reason(reason=why.RESULT_MISSING),)
     return tuple(
         Reason(reason=why.OUTPUT_MISSING, subject=name) for name in altered(build.output, last.files)

@@ -34,6 +34,9 @@ PROGRAMS = (
     ("mkcomposefs", "compare images with the C tool's", "composefs"),
     ("mmdebstrap", "make Debian roots for recipes", "mmdebstrap"),
     ("bwrap", "run nodes in a sandbox", "bubblewrap"),
+    ("qemu-system-x86_64", "boot images with vm", "qemu-system-x86"),
+    ("mkfs.ext4", "make disks for vm", "e2fsprogs"),
+    ("swtpm", "give vm a TPM", "swtpm"),
 )
 
 _OVERLAY_DATA_ONLY = (6, 5)

@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "mount": Verb("mount", _USE, "Mount an image."),
     "umount": Verb("umount", _USE, "Unmount an image."),
     "shell": Verb("shell", _USE, "Run a shell or a command inside an image."),
+    "vm": Verb("vm", _USE, "Boot an image in a virtual machine."),
     "import": Verb("import_", _EXCHANGE, "Take an image or a dump into the store."),
     "export": Verb("export", _EXCHANGE, "Write an image as a file, dump, tar archive or directory."),
     "store": Verb("store_verbs", _STORE, "Make, inspect, check and clean the object store."),

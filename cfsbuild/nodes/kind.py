@@ -48,13 +48,20 @@ class Fingerprint(msgspec.Struct, frozen=True):
     """The layer, when it is a patched one: then nobody need call `produce`."""
 
 
+def no_observer(path: Path) -> None:
+    """Forget `path`."""
+    del path
+
+
 class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the functions of a kind are given besides their parameters.
 
     `input` is the merge of the node's transitive needs, for kinds that read it. `epoch` in seconds.
     `state` is a directory for caches of this user (stat cache), or None. `image_tree` returns the tree of a
     nested recipe (by path) or of a stored image (by reference), for the `image` kind. `scan` lists a local
-    directory, at most once in a build however many ask; without it call `tree.scan.scan`.
+    directory, at most once in a build however many ask; without it call `tree.scan.scan`. `observe` is told
+    of each local file that no parameter names, before it is looked at, whether it is there or not: a change
+    to it is then a change to the node's sources.
     """
 
     spec: NodeSpec
@@ -67,6 +74,7 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     state: Path | None = None
     image_tree: Callable[[NodeSpec], Tree] | None = None
     scan: Callable[[Path], Scan] | None = None
+    observe: Callable[[Path], None] = no_observer
     read_object: Callable[[bytes], bytes] | None = None
     """Returns the content of an object, by raw digest, that is in the store or in what `sink` took in."""
     layer_document: Callable[[str], bytes | None] | None = None

@@ -18,6 +18,9 @@ MODULES = {
     "attributes": "cfsbuild.nodes.attributes",
     "remove": "cfsbuild.nodes.remove",
     "image": "cfsbuild.nodes.image",
+    "programs": "cfsbuild.nodes.programs",
+    "python": "cfsbuild.nodes.python",
+    "kernel-modules": "cfsbuild.nodes.kernel_modules",
 }
 
 NODE_KINDS: Mapping[str, NodeKind] = LazyKinds(MODULES)

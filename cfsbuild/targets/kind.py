@@ -73,7 +73,10 @@ class OutFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target made. `digest` is lower-case hex; `reference` its name in the store, or ""."""
+    """What a target made. `digest` is the fs-verity digest of the first of its files, lower-case hex.
+
+    `reference` is the name of that image in the store; "" for what is no image, and not in the store.
+    """
 
     digest: str
     reference: str = ""

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from cfsbuild.recipe.kinds import LazyKinds
 from cfsbuild.targets.kind import TargetKind
 
-MODULES = {"image": "cfsbuild.targets.image", "bundle": "cfsbuild.targets.bundle"}
+MODULES = {
+    "image": "cfsbuild.targets.image",
+    "bundle": "cfsbuild.targets.bundle",
+    "initramfs": "cfsbuild.targets.initramfs",
+}
 
 TARGET_KINDS: Mapping[str, TargetKind] = LazyKinds(MODULES)

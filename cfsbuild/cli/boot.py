@@ -1,0 +1,189 @@
+"""The first process of a machine: mounts the image that its initramfs vouches for, and runs it.
+
+Runs in an initramfs, as /init (`docs/formats/boot.md`): no click, nothing that is not needed there. What goes
+wrong is told on the console and to whoever started the machine, which then is switched off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cfsbuild.deploy import boot_config, boot_report, early, provision
+from cfsbuild.deploy.boot_config import BootConfig, PinnedImage
+from cfsbuild.deploy.mount import mount
+from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.deploy.switch_root import switch_root
+from cfsbuild.errors import CfsError, InputError
+
+FIRST_PROCESS = 1
+
+STATE = Path("/run/cfsbuild/state")
+ROOT = Path("/sysroot")
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+SIGNALLED = 128
+
+
+class Ports(NamedTuple):
+    """Descriptors of the ports to whoever started the machine; opened first, the image may have no /dev."""
+
+    report: int | None = None
+    out: int | None = None
+    err: int | None = None
+
+
+def main() -> int:
+    """Start the machine. Returns only when that fails, or where it makes no sense."""
+    if os.getpid() != FIRST_PROCESS:
+        _say("cfsbuild: this starts a machine: it has to be the first process of one")
+        return 2
+    config, ports = None, Ports()
+    try:
+        early.mount_kernel_filesystems()
+        words = early.command_line()
+        tell = _silent if "quiet" in words else _progress
+        early.load_modules()
+        config = boot_config.read()
+        ports = _open_ports(config.report)
+        _enter(config, words, tell)
+        _run(config, ports)
+    except (CfsError, OSError) as error:
+        _fail(config, ports, boot_report.failure(error))
+    except Exception as error:  # noqa: BLE001 (nobody is left to tell what a bug is)
+        what = InputError(f"internal error: {type(error).__name__}: {error}", reason="internal")
+        _fail(config, ports, boot_report.failure(what))
+    return 1
+
+
+def _open_ports(name: str) -> Ports:
+    if not name:
+        return Ports()
+    return Ports(*(boot_report.open_port(name + end) for end in ("", ".out", ".err")))
+
+
+def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None]) -> None:
+    """Mount the image and make it the root directory."""
+    device = config.state.device
+    tell(f"waiting for {device}")
+    early.wait_for_device(device, early.patience(config.state.seconds, words))
+    early.mount_state(config.state, STATE, writable=config.enable_verity)
+    if config.enable_verity:
+        _enable_verity(config, tell)
+        early.make_read_only(STATE)
+    ROOT.mkdir(exist_ok=True)
+    if config.pinned is not None:
+        tell(f"mounting image {config.pinned.digest}")
+        mount_pinned(config.pinned, allow_insecure=config.allow_insecure)
+    else:
+        raise InputError("this initramfs cannot mount by a bundle", reason="bundle")
+    switch_root(ROOT)
+
+
+def mount_pinned(pinned: PinnedImage, *, allow_insecure: bool) -> None:
+    """Mount the image that the configuration names by its digest. Raises as `deploy.mount.mount`."""
+    spec = MountSpec(
+        image=str(STATE / pinned.image),
+        digest="" if allow_insecure else pinned.digest,
+        objects=tuple(str(STATE / directory) for directory in pinned.objects),
+        verity="off" if allow_insecure else "require",
+    )
+    mounted = mount(spec, ROOT)
+    if not mounted.enforced and not allow_insecure:
+        raise InputError(
+            "the kernel would not check the image's contents", details=mounted.why_not, reason="not-enforced"
+        )
+
+
+def _enable_verity(config: BootConfig, tell: Callable[[str], None]) -> None:
+    if config.pinned is None:
+        return
+    image, digest = STATE / config.pinned.image, bytes.fromhex(config.pinned.digest)
+    enabled = int(provision.enable_file(image, digest))
+    for directory in config.pinned.objects:
+        enabled += provision.enable_objects(STATE / directory)
+    if enabled:
+        tell(f"turned fs-verity on for {enabled} files")
+
+
+def _run(config: BootConfig, ports: Ports) -> None:
+    """Become the image's first process; or run it as a child, tell how it ended, and switch off."""
+    if not config.once:
+        boot_report.send(boot_report.BootReport(event="started"), ports.report)
+        environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "linux")}
+        try:
+            os.execve(config.exec[0], config.exec, environment)  # noqa: S606 (as init does)
+        except OSError as error:
+            raise early.BootError(
+                f"the image cannot run {config.exec[0]}: {error.strerror}", reason="exec"
+            ) from error
+    child = os.fork()
+    if child == 0:
+        _become(config, ports)
+    status = _wait(child)
+    boot_report.send(boot_report.BootReport(event="exited", status=status), ports.report)
+    early.power_off()
+
+
+def _become(config: BootConfig, ports: Ports) -> None:
+    """Become the command, its output going to the ports that there are. Never returns."""
+    try:
+        os.setsid()
+        for number, port in ((1, ports.out), (2, ports.err)):
+            if port is not None:
+                os.dup2(port, number)
+        reader, writer = os.pipe()
+        os.close(writer)
+        os.dup2(reader, 0)
+        os.execve(config.exec[0], config.exec, {**ENVIRONMENT, "TERM": "dumb"})  # noqa: S606
+    except OSError as error:
+        os.write(2, f"cfsbuild: cannot run {config.exec[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+
+
+def _wait(child: int) -> int:
+    """Return the exit status of `child`; whatever else ends meanwhile is reaped."""
+    while True:
+        process, status = os.wait()
+        if process == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else SIGNALLED - code
+
+
+def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootReport) -> None:
+    """Tell what went wrong and switch the machine off, or start a shell if the configuration says so."""
+    _say(f"cfsbuild: this machine cannot start: {report.brief}")
+    for line in (*report.details.splitlines(), f"reason: {report.reason or 'unknown'}"):
+        _say(f"cfsbuild:   {line}")
+    try:
+        boot_report.send(report, ports.report)
+        if config is not None and config.on_failure == "shell":
+            os.execve("/bin/sh", ["/bin/sh"], ENVIRONMENT)  # noqa: S606
+    except OSError as error:
+        _say(f"cfsbuild:   and then: {error}")
+    early.power_off()
+    signal.pause()
+
+
+def _progress(text: str) -> None:
+    _say(f"cfsbuild: {text}")
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,283 @@
+"""`cfsbuild vm`: build an image, and boot it in a virtual machine that believes its digest only."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfsbuild.build.pipeline import Options, build
+from cfsbuild.build.result import BuildResult, ImageReport
+from cfsbuild.cli.output import note, write_json
+from cfsbuild.cli.recipes import recipe_argument, request_of, variable_options
+from cfsbuild.cli.settings import Settings, common_options, pass_settings
+from cfsbuild.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from cfsbuild.deploy.guest_kernel import GuestKernel
+    from cfsbuild.deploy.machine import Machine, Take
+
+VM_VERSION = 1
+INITRAMFS = "initramfs.toml"
+SHELL = "/bin/sh"
+
+_MOST_BYTES = 1 << 26
+
+
+@click.command("vm")
+@common_options("json", "quiet", "store", "jobs", "progress")
+@click.option(
+    "--exec", "command_text", metavar="CMD", help="Run CMD with the image's /bin/sh instead of booting on."
+)
+@click.option(
+    "--init", metavar="PATH", default="/sbin/init", show_default=True, help="What the image starts."
+)
+@click.option(
+    "--initramfs", metavar="RECIPE", type=click.Path(path_type=Path), help="The initramfs's recipe."
+)
+@click.option("--kernel", metavar="FILE", type=click.Path(path_type=Path), help="The kernel to boot.")
+@click.option("--modules", metavar="DIR", type=click.Path(path_type=Path), help="The kernel's modules.")
+@click.option("--memory", metavar="MIB", default=1024, show_default=True, type=click.IntRange(128, 1 << 20))
+@click.option("--cpus", metavar="N", default=1, show_default=True, type=click.IntRange(1, 255))
+@click.option("--no-tpm", is_flag=True, help="Give the machine no TPM.")
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.IntRange(min=1), help="End the machine after this time."
+)
+@click.option(
+    "--keep", metavar="DISK", type=click.Path(path_type=Path), help="Keep the machine's disk as DISK."
+)
+@recipe_argument
+@variable_options
+@pass_settings
+def command(  # noqa: PLR0913 (one parameter an option)
+    settings: Settings,
+    recipe: Path,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+    *,
+    command_text: str | None,
+    init: str,
+    initramfs: Path | None,
+    kernel: Path | None,
+    modules: Path | None,
+    memory: int,
+    cpus: int,
+    no_tpm: bool,
+    timeout: int | None,
+    keep: Path | None,
+) -> int:
+    """Build RECIPE and boot its image in a virtual machine.
+
+    Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec the
+    output is CMD's, and so is the exit status. With --keep the disk (and the TPM's state, in DISK.tpm) stays,
+    and is used again if it is there.
+    """
+    from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
+
+    if settings.json and command_text is None:
+        raise UsageError("--json needs --exec", details="without it the console is on standard output")
+    machine.check_programs((machine.QEMU, "mkfs.ext4"))
+    chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
+    note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
+    image, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
+    with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
+        disk = keep or Path(scratch, "disk")
+        _make_disk(settings, image, disk)
+        configured = Path(scratch, "initrd")
+        configured.write_bytes(_configured(initrd.read_bytes(), image, init, command_text))
+        wanted = machine.Machine(
+            kernel=chosen.image,
+            initrd=configured,
+            disk=disk,
+            memory=memory,
+            cpus=cpus,
+            kvm=_kvm(settings, chosen),
+            tpm=None if no_tpm else _tpm(settings, disk),
+            interactive=command_text is None,
+            seconds=timeout,
+        )
+        note(settings, "booting" if command_text is not None else "booting; Ctrl-C ends the machine")
+        return _run(settings, wanted, image)
+
+
+def shipped_recipe(name: str) -> Path:
+    """Return the path of a recipe that comes with cfsbuild."""
+    from importlib import import_module  # noqa: PLC0415 (this verb only)
+
+    return Path(import_module("cfsbuild.recipes").__path__[0], name)
+
+
+def _build(  # noqa: PLR0913, PLR0917 (what is built)
+    settings: Settings,
+    recipe: Path,
+    profiles: tuple[str, ...],
+    overrides: tuple[str, ...],
+    initramfs: Path | None,
+    kernel: GuestKernel,
+) -> tuple[ImageReport, Path]:
+    """Build the image and the initramfs; return what the image is, and where the initramfs is."""
+    from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (not for help)
+
+    early = initramfs or shipped_recipe(INITRAMFS)
+    modules = (f"modules={kernel.modules.absolute()}",)
+    request = request_of(settings, recipe, _output(recipe, kernel), profiles, overrides)
+    early_request = request_of(settings, early, _output(early, kernel), (), modules)
+    options = Options(jobs=settings.job_count)
+    with listening(settings) as listener:
+        image = build(request, options, environ=os.environ, listener=listener)
+        first = build(early_request, options, environ=os.environ, listener=listener)
+    return _report(image, "image", recipe), Path(_report(first, "initramfs", early).files[0])
+
+
+def _output(recipe: Path, kernel: GuestKernel) -> Path:
+    """Return where output files go: always the same place, so that nothing is built twice."""
+    from cfsbuild.build.keys import digest_of  # noqa: PLC0415 (not for help)
+
+    identity = f"{recipe.absolute()}\0{kernel.modules.absolute()}"
+    return _cache() / digest_of(os.fsencode(identity))[:32]
+
+
+def _cache() -> Path:
+    """Return where this user's machines leave what saves time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cfsbuild", "machines")
+
+
+def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> ImageReport:
+    """Return what the target of a recipe's only image gave."""
+    if len(results) != 1:
+        raise UsageError(
+            f"{recipe} describes {len(results)} images",
+            details=", ".join(result.image for result in results),
+            resolution="boot a recipe without a matrix",
+            reason="several-images",
+        )
+    found = next((image for image in results[0].images if image.target == target), None)
+    if found is None or not found.files:
+        raise UsageError(
+            f"{recipe} has no target {target!r}",
+            resolution=f"add a table [targets.{target}]",
+            reason="no-target",
+        )
+    return found
+
+
+def _make_disk(settings: Settings, image: ImageReport, disk: Path) -> None:
+    """Make the machine's disk, unless there is one."""
+    from cfsbuild.cli.stores import open_store  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy.machine import find_program  # noqa: PLC0415
+    from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
+
+    if disk.exists():
+        if not stat.S_ISREG(disk.stat().st_mode):
+            raise UsageError(f"{disk} is not a regular file", reason="disk")
+        note(settings, f"disk: {disk}, as it is")
+        return
+    with open_store(settings) as store:
+        digest = bytes.fromhex(image.digest)
+        make_state_disk(disk, store, digest, name=image.reference, mkfs=find_program(MKFS) or MKFS)
+
+
+def _configured(initrd: bytes, image: ImageReport, init: str, command_text: str | None) -> bytes:
+    """Return the initramfs with the machine's configuration behind it: Linux unpacks both, in this order."""
+    from cfsbuild.deploy import boot_config, machine, state_disk  # noqa: PLC0415 (not for help)
+    from cfsbuild.tree.cpio import write_cpio  # noqa: PLC0415
+    from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode  # noqa: PLC0415
+    from cfsbuild.tree.layer import Tree  # noqa: PLC0415
+
+    config = boot_config.BootConfig(
+        state=boot_config.StateDevice(device="/dev/vda"),
+        pinned=boot_config.PinnedImage(
+            image=state_disk.image_path(bytes.fromhex(image.digest)),
+            digest=image.digest,
+            objects=(state_disk.OBJECTS,),
+        ),
+        enable_verity=True,
+        exec=(init,) if command_text is None else (SHELL, "-c", command_text),
+        once=command_text is not None,
+        report=machine.REPORT,
+    )
+    data = boot_config.encode(config)
+    place = os.fsencode(boot_config.BOOT_CONFIG)
+    directories = dict.fromkeys([b"/", b"/etc", b"/etc/cfsbuild"], IMPLICIT_DIRECTORY)
+    file = Inode(mode=stat.S_IFREG | 0o644, size=len(data), content=data)
+    archive = write_cpio(Tree(entries={**directories, place: file}), lambda digest: digest, epoch=0)
+    return b"".join([initrd, bytes(-len(initrd) % 4), *archive])
+
+
+def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
+    """Say whether KVM works, and tell why not."""
+    from cfsbuild.deploy import kvm, machine  # noqa: PLC0415 (not for help)
+
+    why_not = kvm.why_no_kvm(machine.QEMU, kernel.image, _cache())
+    if why_not:
+        note(settings, f"emulated, which is slow: {why_not}")
+    return not why_not
+
+
+def _tpm(settings: Settings, disk: Path) -> Path | None:
+    """Return the directory of the TPM's state, made if need be; None where there is no software TPM."""
+    from cfsbuild.deploy import machine  # noqa: PLC0415 (not for help)
+
+    if machine.find_program(machine.SWTPM) is None:
+        note(settings, f"no TPM: {machine.SWTPM} is not installed (apt-get install {machine.SWTPM})")
+        return None
+    state = disk.with_name(f"{disk.name}.tpm")
+    state.mkdir(mode=0o700, exist_ok=True)
+    return state
+
+
+def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
+    """Run the machine; return the exit status of what ran in it."""
+    from cfsbuild.deploy.machine import run_machine  # noqa: PLC0415 (not for help)
+
+    if not settings.json:
+        outcome = run_machine(wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()))
+        return outcome.status
+    output, errors = bytearray(), bytearray()
+    outcome = run_machine(wanted, out=_keeper(output), err=_keeper(errors))
+    write_json(
+        {
+            "version": VM_VERSION,
+            "image": image.reference,
+            "digest": image.digest,
+            "kernel": str(wanted.kernel),
+            "kvm": wanted.kvm,
+            "tpm": wanted.tpm is not None,
+            "seconds": round(outcome.seconds, 3),
+            "status": outcome.status,
+            "stdout": output.decode(errors="backslashreplace"),
+            "stderr": errors.decode(errors="backslashreplace"),
+        }
+    )
+    return outcome.status
+
+
+def _keeper(kept: bytearray) -> Take:
+    """Return what collects output, as much of it as a document should have."""
+
+    def keep(data: bytes) -> None:
+        kept.extend(data)
+        if len(kept) > _MOST_BYTES:
+            raise InputError(
+                "the command writes too much for a JSON document",
+                details=f"more than {_MOST_BYTES} bytes",
+                resolution="leave out --json",
+                reason="output",
+            )
+
+    return keep
+
+
+def _writer(fd: int) -> Take:
+    """Return what writes to a descriptor at once, all of it."""
+
+    def write(data: bytes) -> None:
+        while data:
+            data = data[os.write(fd, data) :]
+
+    return write

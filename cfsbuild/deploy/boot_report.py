@@ -1,0 +1,90 @@
+"""What a machine tells whoever started it: JSON documents, one a line, over a virtio port.
+
+The format stands in `docs/formats/boot.md`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from cfsbuild.errors import CfsError, InputError
+
+REPORT_BYTES = 1 << 16
+
+PORTS = Path("/sys/class/virtio-ports")
+
+_Text = Annotated[str, msgspec.Meta(max_length=1 << 13)]
+
+
+class BootReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That the image is mounted and runs, that what ran in it exited, or that the machine cannot start.
+
+    `status` is the exit status of what ran, 128 and the signal's number if one killed it. `brief`, `details`,
+    `reason` and `exit_code` are those of an error.
+    """
+
+    v: Literal[1] = 1
+    type: Literal["cfsbuild.boot-report"] = "cfsbuild.boot-report"
+    event: Literal["started", "exited", "failed"]
+    status: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    brief: _Text = ""
+    details: _Text = ""
+    reason: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9-]{0,64}\Z")] = ""
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+
+
+def encode(report: BootReport) -> bytes:
+    """Return the report as a line."""
+    return msgspec.json.encode(report, order="sorted") + b"\n"
+
+
+def decode(line: bytes) -> BootReport:
+    """Return the report in a line from a machine that nobody need trust. Raises `InputError`."""
+    if len(line) > REPORT_BYTES:
+        raise InputError("the machine's report is too long", reason="boot-report")
+    try:
+        return msgspec.json.decode(line, type=BootReport, strict=True)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            "the machine's report is malformed", details=str(error), reason="boot-report"
+        ) from error
+
+
+def failure(error: CfsError | OSError) -> BootReport:
+    """Return the report of what went wrong."""
+    if isinstance(error, CfsError):
+        return BootReport(
+            event="failed",
+            brief=error.brief[:1000],
+            details=error.details[:4000],
+            reason=error.reason,
+            exit_code=error.exit_code,
+        )
+    return BootReport(
+        event="failed",
+        brief=": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))[:1000],
+        reason="os",
+        exit_code=7,
+    )
+
+
+def open_port(name: str) -> int | None:
+    """Return a descriptor to write to the virtio port called `name`; None if there is none.
+
+    Needs /sys and /dev, but no udev. Raises `OSError`.
+    """
+    for entry in sorted(PORTS.glob("vport*")):
+        if (entry / "name").read_text(encoding="utf-8", errors="replace").strip() == name:
+            return os.open(f"/dev/{entry.name}", os.O_WRONLY | os.O_CLOEXEC)
+    return None
+
+
+def send(report: BootReport, port: int | None) -> None:
+    """Write a report to a port, if there is one. Raises `OSError`."""
+    data = encode(report)
+    while data and port is not None:
+        data = data[os.write(port, data) :]

@@ -1,0 +1,294 @@
+"""A virtual machine in QEMU with a software TPM: started, watched, and gone when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from cfsbuild.deploy import boot_report
+from cfsbuild.deploy.boot_report import BootReport
+from cfsbuild.errors import CfsError, StoreError, VerificationError
+
+QEMU = "qemu-system-x86_64"
+SWTPM = "swtpm"
+SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
+"""Where programs are that the PATH of ordinary users may lack."""
+
+PACKAGES = {QEMU: "qemu-system-x86", "mkfs.ext4": "e2fsprogs", SWTPM: "swtpm"}
+"""The Debian package of each program."""
+
+REPORT = "cfsbuild.report"
+"""The port over which a machine reports; `.out` and `.err` are those of what runs in it."""
+
+EMULATED_CPU = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
+"""What Debian's programs need. With cx16, kernels crash in the emulator of QEMU 7.2; the rest it has not."""
+
+_MACHINE = "x86_64"
+_TPM_SECONDS = 5.0
+_END_SECONDS = 5.0
+_CONSOLE_BYTES = 1 << 14
+
+Take = Callable[[bytes], None]
+
+
+class MachineError(CfsError):
+    """A machine cannot be started, or ended before it said how."""
+
+    exit_code = 1
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual machine. `memory` in MiB; `tpm` is a directory for the TPM's state, None for no TPM.
+
+    Without `interactive` nothing is connected to the terminal.
+    """
+
+    kernel: Path
+    initrd: Path
+    disk: Path
+    memory: int
+    cpus: int
+    kvm: bool
+    tpm: Path | None
+    interactive: bool
+    seconds: float | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine ended: the exit status of what ran in it, and seconds until that began and ended."""
+
+    status: int
+    seconds: float
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program, also where only root looks; None if it is not installed."""
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(SYSTEM_PROGRAMS))
+
+
+def check_programs(names: tuple[str, ...]) -> None:
+    """Raise `MachineError` if one of the programs `names` is not installed, or if none would help."""
+    if os.uname().machine != _MACHINE:
+        raise MachineError(
+            f"machines are {_MACHINE}, and this one is {os.uname().machine}",
+            details="the initramfs takes its programs from here",
+            reason="architecture",
+        )
+    absent = [name for name in names if find_program(name) is None]
+    if absent:
+        raise MachineError(
+            f"not installed: {', '.join(absent)}",
+            resolution=f"apt-get install {' '.join(PACKAGES[name] for name in absent)}",
+            reason="not-installed",
+        )
+
+
+def run_machine(machine: Machine, *, out: Take, err: Take) -> Outcome:
+    """Run a machine until it is switched off. `out` and `err` take what its command writes.
+
+    Raises `MachineError` if it cannot be started, does not report, or takes longer than `seconds`; what the
+    machine itself reports as a failure is raised with its reason and exit code. Nothing is left.
+    """
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cfsbuild-vm-")))
+        tpm = stack.enter_context(_software_tpm(machine.tpm, scratch)) if machine.tpm else None
+        ports = {
+            name: stack.enter_context(_Port(name)) for name in (REPORT, f"{REPORT}.out", f"{REPORT}.err")
+        }
+        command = [
+            *_command(machine, scratch, tpm),
+            *(word for port in ports.values() for word in port.options()),
+        ]
+        if machine.interactive:
+            stack.enter_context(_terminal_kept())
+        log = stack.enter_context((scratch / "qemu.log").open("wb"))
+        process = subprocess.Popen(
+            command,
+            stdin=None if machine.interactive else subprocess.DEVNULL,
+            stdout=None if machine.interactive else log,
+            stderr=log,
+            pass_fds=[port.theirs.fileno() for port in ports.values()],
+        )
+        stack.callback(_end, process)
+        for port in ports.values():
+            port.theirs.close()
+        lines = _Lines()
+        takes = {REPORT: lines.take, f"{REPORT}.out": out, f"{REPORT}.err": err}
+        _pump({ports[name].ours: take for name, take in takes.items()}, machine.seconds)
+        process.wait()
+        return _outcome(lines.reports(), machine, scratch, time.monotonic() - began)
+
+
+def failure(report: BootReport) -> CfsError:
+    """Return the error that a machine reports."""
+    kinds: dict[int, type[CfsError]] = {5: VerificationError, 7: StoreError}
+    return kinds.get(report.exit_code, MachineError)(
+        f"the machine cannot start: {report.brief}", details=report.details, reason=report.reason
+    )
+
+
+def _command(machine: Machine, scratch: Path, tpm: Path | None) -> Iterator[str]:
+    yield from (QEMU, "-machine", f"q35,accel={'kvm' if machine.kvm else 'tcg'}")
+    yield from ("-cpu", "host" if machine.kvm else EMULATED_CPU, "-smp", str(machine.cpus))
+    yield from ("-m", str(machine.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+    yield from ("-kernel", str(machine.kernel), "-initrd", str(machine.initrd))
+    yield from ("-append", "console=ttyS0 panic=-1 loglevel=4")
+    if machine.interactive:
+        yield from ("-chardev", "stdio,id=console,signal=on")
+    else:
+        yield from ("-chardev", f"file,id=console,path={_escaped(scratch / 'console')}")
+    yield from ("-serial", "chardev:console", "-device", "virtio-serial-pci")
+    yield from ("-drive", f"file={_escaped(machine.disk)},if=virtio,format=raw,cache=writeback")
+    if tpm is not None:
+        yield from (
+            "-chardev",
+            f"socket,id=tpm,path={_escaped(tpm)}",
+            "-tpmdev",
+            "emulator,id=tpm0,chardev=tpm",
+        )
+        yield from ("-device", "tpm-tis,tpmdev=tpm0")
+
+
+def _escaped(path: Path) -> str:
+    """Return a path as QEMU wants it among options."""
+    return str(path).replace(",", ",,")
+
+
+class _Port:
+    """A virtio port: a pair of sockets, one of which QEMU inherits."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.ours, self.theirs = socket.socketpair()
+
+    def __enter__(self) -> _Port:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+    def options(self) -> tuple[str, ...]:
+        """Return QEMU's options for this port."""
+        name = self._name
+        return (
+            *("-chardev", f"socket,id={name},fd={self.theirs.fileno()}"),
+            *("-device", f"virtserialport,chardev={name},name={name}"),
+        )
+
+
+class _Lines:
+    """The reports of a machine, as they come; it may send what it likes."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def take(self, data: bytes) -> None:
+        """Keep what came, up to what sensible reports take."""
+        self._data += data[: boot_report.REPORT_BYTES - len(self._data)]
+
+    def reports(self) -> list[BootReport]:
+        """Return the reports. Raises `InputError` for anything else."""
+        return [boot_report.decode(line) for line in bytes(self._data).splitlines()]
+
+
+def _pump(takes: dict[socket.socket, Take], seconds: float | None) -> None:
+    """Hand on what comes over the ports, until all are closed."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for port, take in takes.items():
+            selector.register(port, selectors.EVENT_READ, take)
+        while selector.get_map():
+            left = None if deadline is None else deadline - time.monotonic()
+            ready = selector.select(left) if left is None or left > 0 else []
+            if not ready:
+                raise MachineError(f"the machine was still running after {seconds:.0f} s", reason="timeout")
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                if data:
+                    key.data(data)
+                else:
+                    selector.unregister(key.fileobj)
+
+
+def _outcome(reports: list[BootReport], machine: Machine, scratch: Path, seconds: float) -> Outcome:
+    """Return how it went, by what the machine reported. Raises what `run_machine` does."""
+    failed = next((report for report in reports if report.event == "failed"), None)
+    if failed is not None:
+        raise failure(failed)
+    if not reports:
+        console = _tail(scratch / "console") if not machine.interactive else ""
+        raise MachineError(
+            "the machine stopped before it had started",
+            details="\n".join(filter(None, (console, _tail(scratch / "qemu.log")))),
+            reason="no-report",
+        )
+    return Outcome(status=reports[-1].status, seconds=seconds)
+
+
+def _tail(path: Path) -> str:
+    """Return the last lines of what a machine, or QEMU, wrote."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _CONSOLE_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(lines[-20:])
+
+
+@contextlib.contextmanager
+def _software_tpm(state: Path | None, scratch: Path) -> Iterator[Path]:
+    """Run a software TPM with its state in a directory; yields its control socket."""
+    path = scratch / "tpm"
+    command = [SWTPM, "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}"]
+    with (scratch / "tpm.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--ctrl", f"type=unixio,path={path}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + _TPM_SECONDS
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                details = _tail(scratch / "tpm.log")
+                raise MachineError("the software TPM does not start", details=details, reason="tpm")
+            time.sleep(0.01)
+        yield path
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, gently first."""
+    process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """Put the terminal back to how it was, whatever QEMU did to it."""
+    import termios  # noqa: PLC0415 (only for a machine on a terminal)
+
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:  # standard input is no terminal
+        yield
+        return
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,0 +1,143 @@
+"""Shared libraries of the building machine: where its loader finds what an ELF file names.
+
+As ld.so(8) says, but for what varies by run: no LD_LIBRARY_PATH, no cache, none of the variants for newer
+processors (the tree may run on an older one).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from cfsbuild.errors import BuildError, InputError
+from cfsbuild.nodes.elf import Elf, read_elf
+from cfsbuild.nodes.hostfiles import HostFiles
+
+LOADER_CONFIGURATION = Path("/etc/ld.so.conf")
+
+_STANDARD = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
+_MOST_INCLUDES = 8
+
+
+class Libraries:
+    """Takes ELF files in with everything that they load. `observe` as in `NodeContext`."""
+
+    def __init__(self, files: HostFiles, observe: Callable[[Path], None]) -> None:
+        self._files = files
+        self._observe = observe
+        self._directories: list[str] | None = None
+        self._done: set[Path] = set()
+
+    def take(self, path: Path) -> Path:
+        """Take in the file `path`, its interpreter and its libraries; return its path without links.
+
+        A script is taken in with what its first line names. Raises `BuildError` for what is not there, and
+        for a damaged file.
+        """
+        real = self._files.take(path)
+        if real not in self._done:
+            elf = elf_of(path)
+            if elf is None:
+                self._done.add(real)
+                interpreter = _interpreter_of_script(path)
+                if interpreter:
+                    self.take(Path(interpreter))
+            else:
+                loader = self.take(Path(elf.interpreter)) if elf.interpreter else None
+                self._load(path, real, elf, (), loader)
+        return real
+
+    def _load(
+        self, path: Path, real: Path, elf: Elf, inherited: tuple[str, ...], loader: Path | None
+    ) -> None:
+        """Take in the libraries of one object. `inherited` are the RPATHs of those that load it."""
+        if real in self._done:
+            return
+        self._done.add(real)
+        own = () if elf.runpath else tuple(_expanded(elf.rpath, path))
+        for name in elf.needed:
+            found = self._find(name, elf, path, own + inherited, loader)
+            library = elf_of(found)
+            if library is None:  # it was one when it was found
+                raise BuildError(f"{found} changed while it was read", reason="source-changed")
+            if loader is not None and not self._loader_finds(found, elf, path, own + inherited, loader):
+                self._files.link(str(loader.parent / name), str(found))
+            self._load(found, self._files.take(found), library, own + inherited, loader)
+
+    def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...], loader: Path | None) -> Path:
+        if "/" in name:
+            return Path(name)
+        own = () if loader is None else (str(loader.parent),)
+        places = (*rpath, *_expanded(elf.runpath, path), *self._configured(), *own, *_STANDARD)
+        searched = list(dict.fromkeys(places))
+        for directory in searched:
+            candidate = Path(directory, name)
+            self._observe(candidate)
+            if candidate.is_file():
+                found = elf_of(candidate)
+                if found is not None and found.platform == elf.platform:
+                    return candidate
+        raise BuildError(
+            f"library {name}, which {path} loads, is not on this machine",
+            details="searched: " + " ".join(searched),
+            resolution="install the package that has it",
+            reason="library-missing",
+        )
+
+    def _loader_finds(self, found: Path, elf: Elf, path: Path, rpath: tuple[str, ...], loader: Path) -> bool:
+        """Say whether a loader without a cache looks where a library was found."""
+        directory = str(found.parent)
+        known = (*rpath, *_expanded(elf.runpath, path))
+        return directory in known or found.parent.resolve() == loader.parent or found.name == loader.name
+
+    def _configured(self) -> list[str]:
+        if self._directories is None:
+            self._directories = list(self._read_configuration(LOADER_CONFIGURATION, 0))
+        return self._directories
+
+    def _read_configuration(self, file: Path, depth: int) -> Iterator[str]:
+        self._observe(file)
+        try:
+            lines = file.read_text(errors="surrogateescape").splitlines()
+        except FileNotFoundError:  # musl and others have none
+            return
+        for line in lines:
+            text = line.partition("#")[0].strip()
+            word, _, rest = text.partition(" ")
+            if word == "include" and depth < _MOST_INCLUDES:
+                pattern = rest.strip()
+                base = Path("/") if pattern.startswith("/") else file.parent
+                for included in sorted(base.glob(pattern.lstrip("/"))):
+                    yield from self._read_configuration(included, depth + 1)
+            elif text.startswith("/"):
+                yield text
+
+
+def elf_of(path: Path) -> Elf | None:
+    """Return what the ELF file `path` says; None for other files. Raises `BuildError`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BuildError(f"cannot open {path}: {error.strerror}", reason="source") from error
+    try:
+        return read_elf(fd)
+    except InputError as error:
+        raise BuildError(f"{path} is damaged", details=error.details, reason=error.reason) from error
+    finally:
+        os.close(fd)
+
+
+def _interpreter_of_script(path: Path) -> str:
+    with path.open("rb") as file:
+        line = file.read(256).partition(b"\n")[0]
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
+
+
+def _expanded(directories: Iterable[str], path: Path) -> Iterator[str]:
+    """Yield the directories with `$ORIGIN` replaced; those that depend on the processor are left out."""
+    for directory in directories:
+        text = directory.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", str(path.parent))
+        if "$" not in text:
+            yield os.path.normpath(text)

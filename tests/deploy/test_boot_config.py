@@ -1,0 +1,97 @@
+"""The machine's configuration and its reports: strict, whoever wrote them."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cfsbuild.deploy import boot_config, boot_report
+from cfsbuild.deploy.boot_config import BootConfig, PinnedImage, StateDevice
+from cfsbuild.errors import InputError, VerificationError
+
+PINNED = PinnedImage(image="composefs/objects/ab/cd", digest="ab" * 32, objects=("composefs/objects",))
+CONFIG = BootConfig(state=StateDevice(device="/dev/vda"), pinned=PINNED)
+
+
+def test_a_configuration_survives_being_written():
+    bundled = BootConfig(state=StateDevice(device="/dev/sda2", filesystem="f2fs", seconds=5), bundle="a.dsse")
+    for config in (CONFIG, bundled):
+        assert boot_config.decode(boot_config.encode(config)) == config
+
+
+def changed(**fields):
+    return msgspec.json.encode(msgspec.to_builtins(CONFIG) | fields)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100000,
+        changed(unknown=1),
+        changed(v=2),
+        changed(type="cfsbuild.image"),
+        changed(pinned=None),
+        changed(bundle="x.dsse"),
+        changed(exec=[]),
+        changed(exec=["/bin/a\0b"]),
+        changed(state={"device": "vda"}),
+        changed(state={"device": "/dev/vda", "seconds": 100000}),
+        changed(state={"device": "/dev/vda", "filesystem": "../ext4"}),
+        changed(on_failure="ignore"),
+        changed(report="../port"),
+        *(
+            changed(pinned=msgspec.to_builtins(PINNED) | {"image": image})
+            for image in ("", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a\0")
+        ),
+        changed(pinned=msgspec.to_builtins(PINNED) | {"digest": "AB" * 32}),
+        changed(pinned=msgspec.to_builtins(PINNED) | {"objects": []}),
+        changed(pinned=msgspec.to_builtins(PINNED) | {"objects": ["a", "../b"]}),
+        boot_config.encode(CONFIG) + b" " * (1 << 16),
+    ],
+)
+def test_anything_else_is_refused(data):
+    with pytest.raises(InputError) as caught:
+        boot_config.decode(data)
+    assert caught.value.reason == "boot-config"
+
+
+def test_names_that_only_begin_with_dots_are_names():
+    for image in ("..a/b", ".hidden", "a/...", "a.."):
+        assert boot_config.decode(changed(pinned=msgspec.to_builtins(PINNED) | {"image": image}))
+
+
+def test_a_missing_configuration_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"boot.json: No such file"):
+        boot_config.read(tmp_path / "boot.json")
+
+
+def test_an_error_becomes_a_report_that_fits():
+    error = VerificationError("b" * 5000, details="d" * 9000, reason="image-digest")
+    report = boot_report.failure(error)
+    assert boot_report.decode(boot_report.encode(report)) == report
+    assert (report.reason, report.exit_code) == ("image-digest", 5)
+    told = boot_report.failure(OSError(2, "No such file or directory", "/x"))
+    assert (told.brief, told.exit_code) == ("/x: No such file or directory", 7)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_a_machine_sends_is_a_report_or_an_error(data):
+    try:
+        report = boot_report.decode(data)
+    except InputError as error:
+        found = error.reason
+    else:
+        found = report.type
+    assert found in {"boot-report", "cfsbuild.boot-report"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"event":"exited","status":256}', b'{"event":"other"}', b'{"event":"exited","x":1}', b" " * (1 << 17)],
+)
+def test_reports_of_another_form_are_refused(line):
+    with pytest.raises(InputError):
+        boot_report.decode(line)
