@@ -92,7 +92,8 @@ def _pieces(schema: Json) -> Iterator[str]:
     yield from _table(definitions["TargetTable"], [], definitions)
     for kind, target_kind in TARGET_KINDS.items():
         yield f'\n### `kind = "{kind}"` (target)\n'
-        yield from _kind(definitions, f"target.{kind}", target_kind.summary, [])
+        needed = [field.encode_name for field in msgspec.structs.fields(target_kind.params) if field.required]
+        yield from _kind(definitions, f"target.{kind}", target_kind.summary, needed)
 
 
 def _kind(definitions: Json, name: str, summary: str, required: list[str]) -> Iterator[str]:
