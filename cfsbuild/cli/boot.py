@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cfsbuild.deploy import boot_config, boot_report, early, provision
+from cfsbuild.deploy import boot_bundle, boot_config, boot_report, early, provision
 from cfsbuild.deploy.boot_config import BootConfig, PinnedImage
 from cfsbuild.deploy.mount import mount
 from cfsbuild.deploy.spec import MountSpec
@@ -75,16 +75,22 @@ def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None
     tell(f"waiting for {device}")
     early.wait_for_device(device, early.patience(config.state.seconds, words))
     early.mount_state(config.state, STATE, writable=config.enable_verity)
-    if config.enable_verity:
-        _enable_verity(config, tell)
-        early.make_read_only(STATE)
     ROOT.mkdir(exist_ok=True)
     if config.pinned is not None:
-        tell(f"mounting image {config.pinned.digest}")
-        mount_pinned(config.pinned, allow_insecure=config.allow_insecure)
+        _enter_pinned(config, config.pinned, tell)
     else:
-        raise InputError("this initramfs cannot mount by a bundle", reason="bundle")
+        boot_bundle.enter(config, STATE, ROOT, tell)
     switch_root(ROOT)
+
+
+def _enter_pinned(config: BootConfig, pinned: PinnedImage, tell: Callable[[str], None]) -> None:
+    if config.enable_verity:
+        enabled = int(provision.enable_file(STATE / pinned.image, bytes.fromhex(pinned.digest)))
+        enabled += sum(provision.enable_objects(STATE / directory) for directory in pinned.objects)
+        tell(f"turned fs-verity on for {enabled} files")
+        early.remount(STATE, writable=False)
+    tell(f"mounting image {pinned.digest}")
+    mount_pinned(pinned, allow_insecure=config.allow_insecure)
 
 
 def mount_pinned(pinned: PinnedImage, *, allow_insecure: bool) -> None:
@@ -100,17 +106,6 @@ def mount_pinned(pinned: PinnedImage, *, allow_insecure: bool) -> None:
         raise InputError(
             "the kernel would not check the image's contents", details=mounted.why_not, reason="not-enforced"
         )
-
-
-def _enable_verity(config: BootConfig, tell: Callable[[str], None]) -> None:
-    if config.pinned is None:
-        return
-    image, digest = STATE / config.pinned.image, bytes.fromhex(config.pinned.digest)
-    enabled = int(provision.enable_file(image, digest))
-    for directory in config.pinned.objects:
-        enabled += provision.enable_objects(STATE / directory)
-    if enabled:
-        tell(f"turned fs-verity on for {enabled} files")
 
 
 def _run(config: BootConfig, ports: Ports) -> None:

@@ -21,7 +21,7 @@ from cfsbuild.trust.tpm.transport import DEFAULT_NAME
 if TYPE_CHECKING:
     from cfsbuild.deploy.bundle_mount import Policy
     from cfsbuild.deploy.mount import Mounted
-    from cfsbuild.trust.bundle import Bundle, OpenedBundle
+    from cfsbuild.trust.bundle import OpenedBundle
     from cfsbuild.trust.enrolment import Enrolment
     from cfsbuild.trust.keys import PublicKey
     from cfsbuild.trust.tpm.connection import Tpm
@@ -148,36 +148,29 @@ def bundle_options(function: Function) -> Function:
 
 def mount_by_bundle(settings: Settings, choice: BundleChoice, directory: Path) -> None:
     """Verify the bundle, mount its image at `directory` and tell; with -n only verify and tell."""
-    from cfsbuild.deploy import bundle_mount, machine_check  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.deploy import bundle_mount, by_bundle  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.trust.process import forbid_core_dumps  # noqa: PLC0415
 
-    accepted = policy_of(choice)
-    enrolled = _enrolment(choice.enrolment)
-    with _tpm(choice, needed=enrolled is not None) as tpm:
-        opened = bundle_mount.accept(_envelope(choice, tpm, enrolled), accepted)
-        bundle = opened.bundle
-        machine_check.check_machine(bundle, tpm, enrolled)
-        if settings.dry_run:
-            write_json(bundle_mount.mount_spec(bundle, choice.base, allow_insecure=choice.allow_insecure))
-            return
-        mounted = bundle_mount.mount_accepted(
-            bundle,
-            choice.base,
-            directory,
-            allow_insecure=choice.allow_insecure,
-            finish=lambda: _finish(bundle, choice, tpm),
+    order = by_bundle.Order(
+        file=choice.file,
+        base=choice.base,
+        policy=policy_of(choice),
+        unseal_policy=choice.policy,
+        enrolled=_enrolment(choice.enrolment),
+        secrets=choice.secrets,
+    )
+    forbid_core_dumps()
+    given = given_passphrase(choice.pin_fd, choice.pin_file, PIN)
+    with _tpm(choice, needed=order.enrolled is not None) as tpm:
+        opened = by_bundle.open_bundle(
+            order, tpm, lambda: given or ask_passphrase(choice.file.name, secret=PIN)
         )
+        if settings.dry_run:
+            spec = bundle_mount.mount_spec(opened.bundle, choice.base, allow_insecure=choice.allow_insecure)
+            write_json(spec)
+            return
+        mounted = by_bundle.mount_opened(order, opened, directory, tpm)
     _tell(settings, opened, mounted, recorded=tpm is not None)
-
-
-def _finish(bundle: Bundle, choice: BundleChoice, tpm: Tpm | None) -> None:
-    from cfsbuild.deploy.machine_check import record_mount  # noqa: PLC0415 (as above)
-    from cfsbuild.deploy.secrets import write_secrets  # noqa: PLC0415
-    from cfsbuild.trust.bundle import secrets_of  # noqa: PLC0415
-
-    if choice.secrets is not None:
-        write_secrets(secrets_of(bundle), choice.secrets)
-    if tpm is not None:
-        record_mount(bundle, tpm)
 
 
 @contextlib.contextmanager
@@ -191,23 +184,6 @@ def _tpm(choice: BundleChoice, *, needed: bool) -> Iterator[Tpm | None]:
         return
     with open_tpm(name) as tpm:
         yield tpm
-
-
-def _envelope(choice: BundleChoice, tpm: Tpm | None, enrolled: Enrolment | None) -> bytes:
-    from cfsbuild.deploy import bundle_file  # noqa: PLC0415 (as above)
-    from cfsbuild.trust.process import forbid_core_dumps  # noqa: PLC0415
-
-    if not bundle_file.is_sealed(choice.file):
-        return bundle_file.read_envelope(choice.file)
-    forbid_core_dumps()
-    given = given_passphrase(choice.pin_fd, choice.pin_file, PIN)
-    return bundle_file.unseal_envelope(
-        choice.file,
-        tpm,
-        policy=choice.policy,
-        enrolled=enrolled,
-        pin=lambda: given or ask_passphrase(choice.file.name, secret=PIN),
-    )
 
 
 def _enrolment(path: Path | None) -> Enrolment | None:

@@ -123,9 +123,9 @@ def mount_state(state: StateDevice, target: Path, *, writable: bool) -> None:
         ) from error
 
 
-def make_read_only(target: Path) -> None:
-    """Remount `target` read-only. Raises `OSError`."""
-    flags = syscalls.MS_REMOUNT | syscalls.MS_RDONLY
+def remount(target: Path, *, writable: bool) -> None:
+    """Let `target` be writable, or read-only. Raises `OSError`."""
+    flags = syscalls.MS_REMOUNT | (0 if writable else syscalls.MS_RDONLY)
     flags |= syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("none", str(target), "", flags, "")
 

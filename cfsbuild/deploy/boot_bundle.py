@@ -1,0 +1,86 @@
+"""A machine that starts from a bundle: whom its initramfs trusts, what its TPM says, what it mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cfsbuild.deploy import by_bundle, early, provision
+from cfsbuild.deploy.boot_config import BootConfig
+from cfsbuild.deploy.bundle_mount import Policy
+from cfsbuild.errors import VerificationError
+from cfsbuild.trust import enrolment, files, key_files, keys
+from cfsbuild.trust.bundle import Bundle
+from cfsbuild.trust.enrolment import Enrolment
+from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.transport import open_transport
+
+
+def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], None]) -> None:
+    """Mount the image of the configuration's bundle at `root`; `state` is the file system that has it.
+
+    Raises what `by_bundle` raises, `VerificationError` (reason `no-key`), and what `provision` raises.
+    """
+    order = by_bundle.Order(
+        file=state / (config.bundle or ""),
+        base=state,
+        policy=Policy(
+            keys=_trusted(config),
+            threshold=config.threshold,
+            revoked=tuple(map(keys.key_id, _read_keys(Path(config.revoked)))),
+            allow_insecure=config.allow_insecure,
+        ),
+        enrolled=_enrolled(config),
+        secrets=Path(config.secrets),
+    )
+    with _tpm(config) as tpm:
+        opened = by_bundle.open_bundle(order, tpm, lambda: getpass.getpass("PIN: ").encode())
+        bundle = opened.bundle
+        called = f"{bundle.name} {bundle.version}".rstrip()
+        tell(f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
+        if config.enable_verity:
+            enabled = sum(provision.enable_objects(state / directory) for directory in bundle.objects)
+            tell(f"turned fs-verity on for {enabled} files")
+        if config.enable_verity or _writes(bundle):
+            early.remount(state, writable=_writes(bundle))
+        tell(f"mounting image {bundle.image.digest}")
+        by_bundle.mount_opened(order, opened, root, tpm)
+
+
+def _writes(bundle: Bundle) -> bool:
+    """Say whether the file system that has the bundle is written to: the machine's identity, if nothing else."""
+    return bundle.upper is not None or bundle.state is not None
+
+
+def _trusted(config: BootConfig) -> tuple[PublicKey, ...]:
+    found = _read_keys(Path(config.keys))
+    if not found:
+        raise VerificationError(
+            "this machine trusts no key",
+            details=f"there is no {config.keys}/*{key_files.PUBLIC_SUFFIX} in its initramfs",
+            reason="no-key",
+        )
+    return found
+
+
+def _read_keys(directory: Path) -> tuple[PublicKey, ...]:
+    paths = sorted(directory.glob(f"*{key_files.PUBLIC_SUFFIX}"))
+    return tuple(key_files.read_public_key(path) for path in paths)
+
+
+def _enrolled(config: BootConfig) -> Enrolment | None:
+    if config.enrolment is None:
+        return None
+    return enrolment.decode(files.read_regular(Path(config.enrolment), limit=enrolment.ENROLMENT_BYTES))
+
+
+@contextlib.contextmanager
+def _tpm(config: BootConfig) -> Iterator[Tpm | None]:
+    if config.tpm is None:
+        yield None
+        return
+    with Tpm(open_transport(config.tpm)) as tpm:
+        yield tpm
