@@ -38,6 +38,8 @@ _RESENDS = 12
 _FIRST_DELAY = 0.01
 _LONGEST_DELAY = 2.0
 _HMAC_BYTES = 64
+_FAREWELL_SECONDS = 5.0
+"""How long whoever interrupts waits for a TPM that does not answer; what it holds is then left to it."""
 
 
 class Response(NamedTuple):
@@ -69,6 +71,8 @@ class Tpm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._transport.hurry(_FAREWELL_SECONDS)
         try:
             self.close()
         except TpmError:
