@@ -60,11 +60,6 @@ class Tpm:
         self._loaded: list[int] = []
         self._loading = False
 
-    @property
-    def name(self) -> str:
-        """What the transport is called."""
-        return self._transport.name
-
     def __enter__(self) -> Tpm:
         return self
 
@@ -196,6 +191,10 @@ def read_all(data: bytes, parse: Callable[[Reader], Answer]) -> Answer:
     except InputError as error:
         raise TpmError(error.brief, details=error.details, reason="tpm-response") from error
     return answer
+
+
+def nothing(_reader: Reader) -> None:
+    """Parse the parameters of a response that has none."""
 
 
 def _command_area(each: Authorization, cp_hash: bytes) -> bytes:
