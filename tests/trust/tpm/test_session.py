@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import swtpm
 from enrolled import ZERO, Between, Enrolled, code_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.errors import CfsError, TpmError
@@ -330,6 +330,7 @@ def use(tpm, policy=None):
     counter.read_counter(tpm)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_whatever_a_tpm_answers_is_an_expected_error_or_fine(recorded, data):
     responses, policy = list(recorded[0]), recorded[1]
@@ -350,6 +351,7 @@ def test_whatever_a_tpm_answers_is_an_expected_error_or_fine(recorded, data):
         use(tpm, policy)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=4), st.booleans())
 def test_noise_is_an_expected_error(parts, headed):
     answers = [
