@@ -16,10 +16,12 @@ import msgspec
 
 from cfsbuild.cli.settings import Settings
 from cfsbuild.errors import CfsError
+from cfsbuild.trust.tpm.transport import DEFAULT_NAME
 
 _SECTION_PYTHON = "Python"
 _SECTION_STORE = "Store"
 _SECTION_KERNEL = "Kernel (to mount images)"
+_SECTION_TPM = "TPM (to enrol this machine, and to unseal)"
 _SECTION_PROGRAMS = "Programs (each for what stands beside it)"
 
 NATIVE_MODULES = (
@@ -57,7 +59,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 def all_checks(settings: Settings) -> list[Check]:
     """Look at everything."""
-    return [*_python(), *_store(settings), *_kernel(), *_programs()]
+    return [*_python(), *_store(settings), *_kernel(), *_tpm(), *_programs()]
 
 
 def _python() -> Iterator[Check]:
@@ -224,6 +226,21 @@ def _file_systems() -> set[str]:
 def _has_module(name: str, release: str) -> bool:
     directory = Path("/lib/modules") / release / "kernel" / "fs"
     return any(directory.glob(f"*/{name}.ko*"))
+
+
+def _tpm() -> Iterator[Check]:
+    usable = os.access(DEFAULT_NAME, os.R_OK | os.W_OK)
+    there = Path(DEFAULT_NAME).exists()
+    advice = (
+        "run as root, or as a member of the group that owns it" if there else "see the firmware's settings"
+    )
+    yield Check(
+        section=_SECTION_TPM,
+        name=DEFAULT_NAME,
+        state="ok" if usable else "limited",
+        found="can be used" if usable else "belongs to others" if there else "not there",
+        advice="" if usable else advice,
+    )
 
 
 def _programs() -> Iterator[Check]:

@@ -84,12 +84,17 @@ class Machine:
         return [line for kind in kinds for line in self.tool("getcap", kind).split() if line != "-"]
 
 
+def missing() -> str:
+    """Say which program is absent; empty when none is."""
+    absent = [program for program in ("swtpm", "tpm2_getcap") if shutil.which(program) is None]
+    return f"not installed: {', '.join(absent)}" if absent else ""
+
+
 @contextlib.contextmanager
 def running(state: Path) -> Iterator[Machine]:
     """Give a machine whose state is the directory `state`; it ends with the block, whatever happens."""
-    for program in ("swtpm", "tpm2_getcap"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    if why := missing():
+        pytest.skip(why)
     # Not below `state`: the path of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="swtpm-") as sockets:
         machine = Machine(state, Path(sockets))

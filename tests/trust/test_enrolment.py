@@ -5,7 +5,7 @@ import json
 import pytest
 import swtpm
 from enrolled import SRK, value_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tpm_tools import KEY_TYPES, STORAGE, Device
 
@@ -164,6 +164,7 @@ def test_what_no_machine_says_of_itself_is_refused(document, edit):
     assert caught.value.reason == "malformed"
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_damage_is_an_expected_error(document, data):
     start = data.draw(st.integers(0, len(document)))

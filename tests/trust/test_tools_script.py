@@ -66,6 +66,10 @@ def test_it_opens_what_a_key_approved(enrolled, script, key_of, algorithm):
     assert "signature" in script(forged, refused=True)
 
 
+def test_it_opens_what_was_approved_for_no_purpose_in_particular(enrolled, script, key_of):
+    assert script(approve(enrolled.policy(), key_of("p256"), b"")) == PAYLOAD
+
+
 def test_it_finds_the_state_that_fits(enrolled, script):
     fits = Branch({"7": ZERO}, enrolled.limit(1))
     not_this = Branch({"7": OTHER})

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -71,10 +72,12 @@ def make_disk(path: Path, megabytes: int = 256) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-O", "verity", path], check=True, capture_output=True)
 
 
-def boot(script: str, *, disk: Path, work: Path, seconds: int = 600) -> Outcome:
+def boot(
+    script: str, *, disk: Path, work: Path, seconds: int = 600, devices: Sequence[object] = ()
+) -> Outcome:
     """Boot, run `script` with /bin/sh (the disk is /vdisk, changes elsewhere vanish), power off.
 
-    `PYTHON` in the script is this interpreter, with cfsbuild and what it needs, at the same paths as here.
+    `devices` are further options for QEMU. `PYTHON` in the script is this interpreter, with cfsbuild and what it needs, at the same paths as here.
     """
     initrd, system = _make_initrd(script, work), _make_system(work)
     command = [
@@ -84,6 +87,7 @@ def boot(script: str, *, disk: Path, work: Path, seconds: int = 600) -> Outcome:
         *("-append", "console=ttyS0 panic=-1 quiet loglevel=4"),
         *("-drive", f"file={disk},if=virtio,format=raw,cache=writeback"),
         *("-drive", f"file={system},if=virtio,format=raw,readonly=on"),
+        *devices,
     ]
     done = subprocess.run(
         command, check=False, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL

@@ -15,7 +15,6 @@ class CommandCode(enum.IntEnum):
     NV_INCREMENT = 0x134
     NV_READ = 0x14E
     POLICY_NV = 0x149
-    POLICY_SECRET = 0x151
     IMPORT = 0x156
     LOAD = 0x157
     UNSEAL = 0x15E

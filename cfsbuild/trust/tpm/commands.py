@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from cfsbuild.errors import InputError, TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
-from cfsbuild.trust.tpm.connection import Tpm, read_all
+from cfsbuild.trust.tpm.connection import Tpm, nothing, read_all
 from cfsbuild.trust.tpm.numbers import Alg
 from cfsbuild.trust.tpm.session import (
     CONTINUE,
@@ -107,7 +107,7 @@ def create_primary(tpm: Tpm, template: Public, session: Session | None = None) -
 
 def evict_control(tpm: Tpm, key: Loaded, persistent: int) -> None:
     """Keep a loaded key under a persistent handle."""
-    tpm.ask(CommandCode.EVICT_CONTROL, _nothing, (permanent(OWNER), key.entity), u32(persistent), (PASSWORD,))
+    tpm.ask(CommandCode.EVICT_CONTROL, nothing, (permanent(OWNER), key.entity), u32(persistent), (PASSWORD,))
 
 
 def import_object(tpm: Tpm, parent: Loaded, public: bytes, duplicate: bytes, seed: bytes) -> bytes:
@@ -190,10 +190,6 @@ def _capability(
         return [item(reader) for _ in range(found)]
 
     return tpm.ask(CommandCode.GET_CAPABILITY, parse, (), u32(kind) + u32(first) + u32(count))
-
-
-def _nothing(_reader: Reader) -> None:
-    return
 
 
 def _one_sized(reader: Reader) -> bytes:

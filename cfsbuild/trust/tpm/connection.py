@@ -38,6 +38,8 @@ _RESENDS = 12
 _FIRST_DELAY = 0.01
 _LONGEST_DELAY = 2.0
 _HMAC_BYTES = 64
+_FAREWELL_SECONDS = 5.0
+"""How long whoever interrupts waits for a TPM that does not answer; what it holds is then left to it."""
 
 
 class Response(NamedTuple):
@@ -58,17 +60,14 @@ class Tpm:
         self._loaded: list[int] = []
         self._loading = False
 
-    @property
-    def name(self) -> str:
-        """What the transport is called."""
-        return self._transport.name
-
     def __enter__(self) -> Tpm:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._transport.hurry(_FAREWELL_SECONDS)
         try:
             self.close()
         except TpmError:
@@ -192,6 +191,10 @@ def read_all(data: bytes, parse: Callable[[Reader], Answer]) -> Answer:
     except InputError as error:
         raise TpmError(error.brief, details=error.details, reason="tpm-response") from error
     return answer
+
+
+def nothing(_reader: Reader) -> None:
+    """Parse the parameters of a response that has none."""
 
 
 def _command_area(each: Authorization, cp_hash: bytes) -> bytes:

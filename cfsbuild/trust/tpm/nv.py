@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cfsbuild.errors import TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
 from cfsbuild.trust.tpm.commands import OWNER
-from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.connection import Tpm, nothing
 from cfsbuild.trust.tpm.session import PASSWORD, Authorization, Entity, Session, permanent
 from cfsbuild.trust.tpm.structures import NvPublic, decode_nv_public, encode_nv_public, name_of
 from cfsbuild.trust.tpm.wire import Reader, sized, u16
@@ -43,19 +43,19 @@ def read_nv_public(tpm: Tpm, index: int) -> Index:
 def define(tpm: Tpm, public: NvPublic) -> None:
     """Make an NV index with an empty authorization value, as the owner."""
     parameters = sized(b"") + sized(encode_nv_public(public))
-    tpm.ask(CommandCode.NV_DEFINE_SPACE, _nothing, (permanent(OWNER),), parameters, (PASSWORD,))
+    tpm.ask(CommandCode.NV_DEFINE_SPACE, nothing, (permanent(OWNER),), parameters, (PASSWORD,))
 
 
 def undefine(tpm: Tpm, index: Index) -> None:
     """Remove an NV index, as the owner."""
-    tpm.ask(CommandCode.NV_UNDEFINE_SPACE, _nothing, (permanent(OWNER), index.entity), b"", (PASSWORD,))
+    tpm.ask(CommandCode.NV_UNDEFINE_SPACE, nothing, (permanent(OWNER), index.entity), b"", (PASSWORD,))
 
 
 def increment(tpm: Tpm, index: Index, session: Session | None = None) -> None:
     """Count one up, as the owner; with a session it is certain that it is this TPM that did."""
     owner = permanent(OWNER)
     use = PASSWORD if session is None else Authorization(session, owner)
-    tpm.ask(CommandCode.NV_INCREMENT, _nothing, (owner, index.entity), b"", (use,))
+    tpm.ask(CommandCode.NV_INCREMENT, nothing, (owner, index.entity), b"", (use,))
 
 
 def read(tpm: Tpm, index: Index, session: Session | None = None, *, as_owner: bool = False) -> bytes:
@@ -87,7 +87,3 @@ def _block(reader: Reader) -> bytes:
 
 def _public_and_name(reader: Reader) -> tuple[NvPublic, bytes]:
     return decode_nv_public(reader.sized(_PUBLIC_BYTES)), reader.sized(_NAME_BYTES)
-
-
-def _nothing(_reader: Reader) -> None:
-    return

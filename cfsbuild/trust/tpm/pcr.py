@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cfsbuild.errors import TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
-from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.connection import Tpm, nothing
 from cfsbuild.trust.tpm.session import PASSWORD, permanent
 from cfsbuild.trust.tpm.structures import pcr_selection
 from cfsbuild.trust.tpm.wire import Reader, u16, u32
@@ -67,7 +67,7 @@ def extend_pcr(tpm: Tpm, pcr: int, data: bytes) -> None:
     banks = active_banks(tpm)
     for bank in banks:
         digests += u16(bank) + _digest(bank, data)
-    tpm.ask(CommandCode.PCR_EXTEND, _nothing, (permanent(pcr),), u32(len(banks)) + digests, (PASSWORD,))
+    tpm.ask(CommandCode.PCR_EXTEND, nothing, (permanent(pcr),), u32(len(banks)) + digests, (PASSWORD,))
 
 
 def _digest(bank: int, data: bytes) -> bytes:
@@ -104,7 +104,3 @@ def _selections(reader: Reader) -> list[tuple[int, bytes]]:
     if count > _BANKS:
         raise reader.error(f"{count} banks")
     return [(reader.u16(), reader.take(reader.u8())) for _ in range(count)]
-
-
-def _nothing(_reader: Reader) -> None:
-    return

@@ -76,6 +76,10 @@ class Transport:
             raise self._no_response("nothing")
         return response
 
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for each response from now on."""
+        self._seconds = min(self._seconds, seconds)
+
     def settle(self) -> bytes | None:
         """Return the response that is still to come, after an exchange that was interrupted; None if none is.
 

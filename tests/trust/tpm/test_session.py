@@ -1,19 +1,27 @@
 """Sessions: the TPM takes what they authorize and encrypt, and nothing that was changed on the way is believed."""
 
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from unittest import mock
+
 import pytest
 import swtpm
 from enrolled import ZERO, Between, Enrolled, code_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsbuild.errors import CfsError, TpmError
 from cfsbuild.trust import counter, enrolment, unsealing
-from cfsbuild.trust.storage_key import salted_session
+from cfsbuild.trust.storage_key import salted_session, storage_key
 from cfsbuild.trust.tpm import commands, connection, nv, pcr, response_codes
 from cfsbuild.trust.tpm.command_codes import CommandCode
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.tpm.response_codes import ResponseError
-from cfsbuild.trust.tpm.structures import SRK_ECC, SRK_RSA
+from cfsbuild.trust.tpm.structures import SRK_ECC, SRK_RSA, decode_public
 from cfsbuild.trust.tpm.transport import Transport, open_transport
 from cfsbuild.trust.unseal_policy import Branch
 
@@ -190,6 +198,53 @@ def test_an_interrupt_at_any_command_leaves_nothing_loaded(enrolled):
     assert at > 10
 
 
+def test_who_interrupts_a_tpm_that_does_not_answer_waits_a_little_only(monkeypatch):
+    monkeypatch.setattr(connection, "_FAREWELL_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        name = f"swtpm:127.0.0.1:{listener.getsockname()[1]}"
+        started = time.monotonic()
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), Tpm(open_transport(name)) as tpm:
+            commands.create_primary(tpm, SRK_ECC)
+        timer.join()
+    assert time.monotonic() - started < 5
+
+
+def test_the_authorization_of_an_object_of_the_tools_is_proved_not_sent(enrolled, tmp_path):
+    tool = enrolled.machine.tool
+    files = tmp_path / "sealed.pub", tmp_path / "sealed.priv"
+    (tmp_path / "secret").write_bytes(SEEN)
+    tool(
+        "create",
+        "-C",
+        "0x81000001",
+        "-i",
+        tmp_path / "secret",
+        "-p",
+        "its pin",
+        "-u",
+        files[0],
+        "-r",
+        files[1],
+    )
+    tool("flushcontext", "-t")
+    public, private = (path.read_bytes()[2:] for path in files)
+    with enrolled.through() as (tpm, between):
+        key = storage_key(tpm)
+        item = commands.load(tpm, key, private, decode_public(public))
+        for auth, fits in ((b"its pin", True), (b"another", False)):
+            session = commands.start_session(tpm, key)
+            entity = item.entity._replace(auth=auth)
+            if fits:
+                assert commands.unseal(tpm, entity, session) == SEEN
+            else:
+                with pytest.raises(ResponseError) as caught:
+                    commands.unseal(tpm, entity, session)
+                assert caught.value.is_of(response_codes.AUTH_FAIL)
+    assert not any(b"its pin" in command for command in between.commands)
+
+
 class Interrupted(Between):
     """Interrupts the wait for one response, which comes when it is waited for again."""
 
@@ -275,6 +330,7 @@ def use(tpm, policy=None):
     counter.read_counter(tpm)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_whatever_a_tpm_answers_is_an_expected_error_or_fine(recorded, data):
     responses, policy = list(recorded[0]), recorded[1]
@@ -287,18 +343,24 @@ def test_whatever_a_tpm_answers_is_an_expected_error_or_fine(recorded, data):
         if data.draw(st.booleans()) and len(changed) >= 6:  # with a size that is right
             changed = changed[:2] + len(changed).to_bytes(4, "big") + changed[6:]
         responses[which] = changed
-    try:
-        with Tpm(Transport("scripted", Scripted(responses))) as tpm:
-            use(tpm, policy)
-    except CfsError:
-        pass
+    with (
+        mock.patch.object(connection.time, "sleep"),
+        contextlib.suppress(CfsError),
+        Tpm(Transport("scripted", Scripted(responses))) as tpm,
+    ):
+        use(tpm, policy)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=4), st.booleans())
 def test_noise_is_an_expected_error(parts, headed):
     answers = [
         b"\x80\x01" + (10 + len(part)).to_bytes(4, "big") + bytes(4) + part if headed else part
         for part in parts
     ]
-    with pytest.raises(CfsError), Tpm(Transport("noise", Scripted(answers))) as tpm:
+    with (
+        mock.patch.object(connection.time, "sleep"),
+        pytest.raises(CfsError),
+        Tpm(Transport("noise", Scripted(answers))) as tpm,
+    ):
         use(tpm)
