@@ -51,7 +51,7 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
 
 
 def _writes(bundle: Bundle) -> bool:
-    """Say whether the file system that has the bundle is written to: the machine's identity, if nothing else."""
+    """Say whether the file system that has the bundle is written to, if only for the machine's identity."""
     return bundle.upper is not None or bundle.state is not None
 
 

@@ -40,7 +40,7 @@ def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = 
             reason="srk-name",
         )
     for counter in _counters(bundle, enrolled):
-        _check_counter(bundle, tpm, counter)
+        _check_counter(bundle, tpm, counter, found)
 
 
 def _named(bundle: Bundle) -> str:
@@ -55,8 +55,8 @@ def _counters(bundle: Bundle, enrolled: Enrolment | None) -> list[EnrolledCounte
     return found
 
 
-def _check_counter(bundle: Bundle, tpm: Tpm, wanted: EnrolledCounter) -> None:
-    counter = read_counter(tpm, wanted.index)
+def _check_counter(bundle: Bundle, tpm: Tpm, wanted: EnrolledCounter, srk_name: str) -> None:
+    counter = read_counter(tpm, wanted.index, srk_name=bytes.fromhex(srk_name))
     if counter.name.hex() != wanted.name:
         raise VerificationError(
             f"the counter 0x{wanted.index:08x} is another one than was enrolled",
