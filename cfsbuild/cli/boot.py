@@ -13,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cfsbuild.deploy import boot_bundle, boot_config, boot_report, early, provision
-from cfsbuild.deploy.boot_config import BootConfig, PinnedImage
-from cfsbuild.deploy.mount import mount
-from cfsbuild.deploy.spec import MountSpec
+from cfsbuild.deploy import boot_bundle, boot_config, boot_report, early
+from cfsbuild.deploy.boot_config import BootConfig
 from cfsbuild.deploy.switch_root import switch_root
 from cfsbuild.errors import CfsError, InputError
 
@@ -76,36 +74,8 @@ def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None
     early.wait_for_device(device, early.patience(config.state.seconds, words))
     early.mount_state(config.state, STATE, writable=config.enable_verity)
     ROOT.mkdir(exist_ok=True)
-    if config.pinned is not None:
-        _enter_pinned(config, config.pinned, tell)
-    else:
-        boot_bundle.enter(config, STATE, ROOT, tell)
+    boot_bundle.enter(config, STATE, ROOT, tell)
     switch_root(ROOT)
-
-
-def _enter_pinned(config: BootConfig, pinned: PinnedImage, tell: Callable[[str], None]) -> None:
-    if config.enable_verity:
-        enabled = int(provision.enable_file(STATE / pinned.image, bytes.fromhex(pinned.digest)))
-        enabled += sum(provision.enable_objects(STATE / directory) for directory in pinned.objects)
-        tell(f"turned fs-verity on for {enabled} files")
-        early.remount(STATE, writable=False)
-    tell(f"mounting image {pinned.digest}")
-    mount_pinned(pinned, allow_insecure=config.allow_insecure)
-
-
-def mount_pinned(pinned: PinnedImage, *, allow_insecure: bool) -> None:
-    """Mount the image that the configuration names by its digest. Raises as `deploy.mount.mount`."""
-    spec = MountSpec(
-        image=str(STATE / pinned.image),
-        digest="" if allow_insecure else pinned.digest,
-        objects=tuple(str(STATE / directory) for directory in pinned.objects),
-        verity="off" if allow_insecure else "require",
-    )
-    mounted = mount(spec, ROOT)
-    if not mounted.enforced and not allow_insecure:
-        raise InputError(
-            "the kernel would not check the image's contents", details=mounted.why_not, reason="not-enforced"
-        )
 
 
 def _run(config: BootConfig, ports: Ports) -> None:

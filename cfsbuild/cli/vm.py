@@ -1,4 +1,4 @@
-"""`cfsbuild vm`: build an image, and boot it in a virtual machine that believes its digest only."""
+"""`cfsbuild vm`: build an image, and boot it in a virtual machine that believes a signed bundle only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import stat
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,7 @@ from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from cfsbuild.cli.vm_trust import Trust
     from cfsbuild.deploy.guest_kernel import GuestKernel
     from cfsbuild.deploy.machine import Machine, Take
 
@@ -74,8 +76,11 @@ def command(  # noqa: PLR0913 (one parameter an option)
     """Build RECIPE and boot its image in a virtual machine.
 
     Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec the
-    output is CMD's, and so is the exit status. With --keep the disk (and the TPM's state, in DISK.tpm) stays,
-    and is used again if it is there.
+    output is CMD's, and so is the exit status.
+
+    The machine trusts a key that is made for it: its bundle (what the recipe's says, if it has one) is signed
+    by that key, sealed to the machine's TPM, and verified before anything is mounted. With --keep the disk
+    stays, as do the TPM's state (DISK.tpm) and what the machine trusts (DISK.trust), and all are used again.
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
 
@@ -84,12 +89,13 @@ def command(  # noqa: PLR0913 (one parameter an option)
     machine.check_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
-    image, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
+    image, bundle, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
         disk = keep or Path(scratch, "disk")
-        _make_disk(settings, image, disk)
+        tpm = None if no_tpm else _tpm(settings, disk)
+        trust = _prepare(settings, image, bundle, disk, tpm)
         configured = Path(scratch, "initrd")
-        configured.write_bytes(_configured(initrd.read_bytes(), image, init, command_text))
+        configured.write_bytes(_configured(initrd.read_bytes(), trust, init, command_text))
         wanted = machine.Machine(
             kernel=chosen.image,
             initrd=configured,
@@ -97,7 +103,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
             memory=memory,
             cpus=cpus,
             kvm=_kvm(settings, chosen),
-            tpm=None if no_tpm else _tpm(settings, disk),
+            tpm=tpm,
             interactive=command_text is None,
             seconds=timeout,
         )
@@ -119,8 +125,8 @@ def _build(  # noqa: PLR0913, PLR0917 (what is built)
     overrides: tuple[str, ...],
     initramfs: Path | None,
     kernel: GuestKernel,
-) -> tuple[ImageReport, Path]:
-    """Build the image and the initramfs; return what the image is, and where the initramfs is."""
+) -> tuple[ImageReport, bytes | None, Path]:
+    """Build the image and the initramfs; return what the image and its bundle are, and where the other is."""
     from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (not for help)
 
     early = initramfs or shipped_recipe(INITRAMFS)
@@ -131,7 +137,17 @@ def _build(  # noqa: PLR0913, PLR0917 (what is built)
     with listening(settings) as listener:
         image = build(request, options, environ=os.environ, listener=listener)
         first = build(early_request, options, environ=os.environ, listener=listener)
-    return _report(image, "image", recipe), Path(_report(first, "initramfs", early).files[0])
+    found = _report(image, "image", recipe)
+    return found, _bundle_document(image[0]), Path(_report(first, "initramfs", early).files[0])
+
+
+def _bundle_document(result: BuildResult) -> bytes | None:
+    """Return the mount bundle that a recipe's target made, unsigned; None if it has none."""
+    from cfsbuild.cli.sign_subject import DOCUMENT_SUFFIX  # noqa: PLC0415 (not for help)
+
+    files = [Path(file) for report in result.images for file in report.files]
+    document = next((file for file in files if file.name.endswith(DOCUMENT_SUFFIX)), None)
+    return None if document is None else document.read_bytes()
 
 
 def _output(recipe: Path, kernel: GuestKernel) -> Path:
@@ -166,46 +182,69 @@ def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> Imag
     return found
 
 
-def _make_disk(settings: Settings, image: ImageReport, disk: Path) -> None:
-    """Make the machine's disk, unless there is one."""
-    from cfsbuild.cli.stores import open_store  # noqa: PLC0415 (not for help)
-    from cfsbuild.deploy.machine import find_program  # noqa: PLC0415
+def _prepare(
+    settings: Settings, image: ImageReport, document: bytes | None, disk: Path, tpm: Path | None
+) -> Trust:
+    """Make the machine's disk and what it trusts, unless they are there; return the latter."""
+    from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
+    from cfsbuild.cli.stores import open_store  # noqa: PLC0415
+    from cfsbuild.deploy.host_programs import find_program  # noqa: PLC0415
     from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
+    from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
 
+    beside = disk.with_name(f"{disk.name}.trust")
     if disk.exists():
         if not stat.S_ISREG(disk.stat().st_mode):
             raise UsageError(f"{disk} is not a regular file", reason="disk")
         note(settings, f"disk: {disk}, as it is")
-        return
+        return vm_trust.read_trust(beside, tpm=tpm is not None)
+    digest = bytes.fromhex(image.digest)
     with open_store(settings) as store:
-        digest = bytes.fromhex(image.digest)
-        make_state_disk(disk, store, digest, name=image.reference, mkfs=find_program(MKFS) or MKFS)
+        data = store.read_object(digest)
+        form = read_image(data).format
+        bundle = vm_trust.bundle_of(
+            document, name=image.reference, digest=digest, image_format=form, size=len(data)
+        )
+        if not beside.exists():
+            vm_trust.make_trust(beside, bundle, tpm)
+        trust = vm_trust.read_trust(beside, tpm=tpm is not None)
+        program = find_program(MKFS) or MKFS
+        make_state_disk(disk, store, digest, name=image.reference, files=trust.disk, mkfs=program)
+    return trust
 
 
-def _configured(initrd: bytes, image: ImageReport, init: str, command_text: str | None) -> bytes:
+def _configured(initrd: bytes, trust: Trust, init: str, command_text: str | None) -> bytes:
     """Return the initramfs with the machine's configuration behind it: Linux unpacks both, in this order."""
-    from cfsbuild.deploy import boot_config, machine, state_disk  # noqa: PLC0415 (not for help)
-    from cfsbuild.tree.cpio import write_cpio  # noqa: PLC0415
-    from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode  # noqa: PLC0415
-    from cfsbuild.tree.layer import Tree  # noqa: PLC0415
+    from cfsbuild.deploy import boot_config, machine  # noqa: PLC0415 (not for help)
+    from cfsbuild.trust.tpm.transport import DEFAULT_NAME  # noqa: PLC0415
 
+    place = boot_config.BOOT_CONFIG.parent
     config = boot_config.BootConfig(
         state=boot_config.StateDevice(device="/dev/vda"),
-        pinned=boot_config.PinnedImage(
-            image=state_disk.image_path(bytes.fromhex(image.digest)),
-            digest=image.digest,
-            objects=(state_disk.OBJECTS,),
-        ),
+        bundle=trust.bundle,
+        tpm=DEFAULT_NAME if trust.enrolment else None,
+        enrolment=str(place / trust.enrolment) if trust.enrolment else None,
         enable_verity=True,
         exec=(init,) if command_text is None else (SHELL, "-c", command_text),
         once=command_text is not None,
         report=machine.REPORT,
     )
-    data = boot_config.encode(config)
-    place = os.fsencode(boot_config.BOOT_CONFIG)
-    directories = dict.fromkeys([b"/", b"/etc", b"/etc/cfsbuild"], IMPLICIT_DIRECTORY)
-    file = Inode(mode=stat.S_IFREG | 0o644, size=len(data), content=data)
-    archive = write_cpio(Tree(entries={**directories, place: file}), lambda digest: digest, epoch=0)
+    files = {str(place / name): data for name, data in trust.initramfs.items()}
+    return append_files(initrd, files | {str(boot_config.BOOT_CONFIG): boot_config.encode(config)})
+
+
+def append_files(initrd: bytes, files: Mapping[str, bytes]) -> bytes:
+    """Return an initramfs with a second archive behind it, which has these files by absolute path."""
+    from cfsbuild.tree.cpio import write_cpio  # noqa: PLC0415 (not for help)
+    from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode  # noqa: PLC0415
+    from cfsbuild.tree.layer import Tree  # noqa: PLC0415
+
+    entries = {
+        os.fsencode(parent): IMPLICIT_DIRECTORY for path in files for parent in PurePosixPath(path).parents
+    }
+    for path, data in files.items():
+        entries[os.fsencode(path)] = Inode(mode=stat.S_IFREG | 0o644, size=len(data), content=data)
+    archive = write_cpio(Tree(entries=dict(sorted(entries.items()))), lambda digest: digest, epoch=0)
     return b"".join([initrd, bytes(-len(initrd) % 4), *archive])
 
 
@@ -221,10 +260,11 @@ def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
 
 def _tpm(settings: Settings, disk: Path) -> Path | None:
     """Return the directory of the TPM's state, made if need be; None where there is no software TPM."""
-    from cfsbuild.deploy import machine  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy.host_programs import find_program  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy.software_tpm import SWTPM  # noqa: PLC0415
 
-    if machine.find_program(machine.SWTPM) is None:
-        note(settings, f"no TPM: {machine.SWTPM} is not installed (apt-get install {machine.SWTPM})")
+    if find_program(SWTPM) is None:
+        note(settings, f"no TPM: {SWTPM} is not installed (apt-get install {SWTPM})")
         return None
     state = disk.with_name(f"{disk.name}.tpm")
     state.mkdir(mode=0o700, exist_ok=True)

@@ -25,7 +25,7 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
     Raises what `by_bundle` raises, `VerificationError` (reason `no-key`), and what `provision` raises.
     """
     order = by_bundle.Order(
-        file=state / (config.bundle or ""),
+        file=state / config.bundle,
         base=state,
         policy=Policy(
             keys=_trusted(config),

@@ -30,35 +30,22 @@ class StateDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seconds: Annotated[int, msgspec.Meta(ge=0, le=MOST_SECONDS)] = 30
 
 
-class PinnedImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image that the initramfs itself names: where it lies on the state device, and its digest in hex.
-
-    `objects` are object directories on the state device, searched in order.
-    """
-
-    image: _Below
-    digest: _Digest
-    objects: Annotated[tuple[_Below, ...], msgspec.Meta(min_length=1, max_length=64)]
-
-
 class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to mount, whom to believe, and what to run.
 
-    Exactly one of `pinned` and `bundle` (a path on the state device) says which image. A bundle counts when a
-    key of the directory `keys` signed it, one that is not in `revoked`; `allow_insecure` accepts images that
-    the kernel does not check. `tpm` is the TPM's device: it opens a sealed bundle and is told of the mount; a
-    machine with the file `enrolment` holds bundles against its counter. Secrets go to the directory
-    `secrets`. `enable_verity` turns fs-verity on for objects and images
-    that lack it. With `once`, `exec` is not the first process but its child, and the machine is switched off
-    when it ends. `report` names a virtio port to which the outcome is written; output goes to the ports of
-    that name with `.out` and `.err`, if there are any.
+    `bundle` is a path on the state device, and counts when a key of the directory `keys` signed it, one that
+    is not in `revoked`; `allow_insecure` accepts images that the kernel does not check. `tpm` is the TPM's
+    device: it opens a sealed bundle and is told of the mount; a machine with the file `enrolment` holds
+    bundles against its counter. Secrets go to the directory `secrets`. `enable_verity` turns fs-verity on for
+    objects and images that lack it. With `once`, `exec` is not the first process but its child, and the
+    machine is switched off when it ends. `report` names a virtio port to which the outcome is written; output
+    goes to the ports of that name with `.out` and `.err`, if there are any.
     """
 
     v: Literal[1] = 1
     type: Literal["cfsbuild.boot"] = "cfsbuild.boot"
     state: StateDevice
-    pinned: PinnedImage | None = None
-    bundle: _Below | None = None
+    bundle: _Below
     keys: _Path = "/etc/cfsbuild/keys"
     revoked: _Path = "/etc/cfsbuild/revoked"
     threshold: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
@@ -71,11 +58,6 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     once: bool = False
     report: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9.]{0,64}\Z")] = ""
     on_failure: Literal["poweroff", "shell"] = "poweroff"
-
-    def __post_init__(self) -> None:
-        """Refuse what names no image, or two."""
-        if (self.pinned is None) == (self.bundle is None):
-            raise ValueError("exactly one of pinned and bundle must be given")
 
 
 def encode(config: BootConfig) -> bytes:

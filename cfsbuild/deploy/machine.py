@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -15,15 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from cfsbuild.deploy import boot_report
+from cfsbuild.deploy import boot_report, software_tpm
 from cfsbuild.deploy.boot_report import BootReport
+from cfsbuild.deploy.host_programs import find_program
+from cfsbuild.deploy.software_tpm import SWTPM
 from cfsbuild.errors import CfsError, StoreError, VerificationError
 
 QEMU = "qemu-system-x86_64"
-SWTPM = "swtpm"
-SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
-"""Where programs are that the PATH of ordinary users may lack."""
-
 PACKAGES = {QEMU: "qemu-system-x86", "mkfs.ext4": "e2fsprogs", SWTPM: "swtpm"}
 """The Debian package of each program."""
 
@@ -34,7 +31,6 @@ EMULATED_CPU = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
 """What Debian's programs need. With cx16, kernels crash in the emulator of QEMU 7.2; the rest it has not."""
 
 _MACHINE = "x86_64"
-_TPM_SECONDS = 5.0
 _END_SECONDS = 5.0
 _CONSOLE_BYTES = 1 << 14
 
@@ -71,11 +67,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def find_program(name: str) -> str | None:
-    """Return the path of a program, also where only root looks; None if it is not installed."""
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(SYSTEM_PROGRAMS))
-
-
 def check_programs(names: tuple[str, ...]) -> None:
     """Raise `MachineError` if one of the programs `names` is not installed, or if none would help."""
     if os.uname().machine != _MACHINE:
@@ -102,7 +93,7 @@ def run_machine(machine: Machine, *, out: Take, err: Take) -> Outcome:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cfsbuild-vm-")))
-        tpm = stack.enter_context(_software_tpm(machine.tpm, scratch)) if machine.tpm else None
+        tpm = stack.enter_context(software_tpm.for_machine(machine.tpm, scratch)) if machine.tpm else None
         ports = {
             name: stack.enter_context(_Port(name)) for name in (REPORT, f"{REPORT}.out", f"{REPORT}.err")
         }
@@ -238,34 +229,14 @@ def _outcome(reports: list[BootReport], machine: Machine, scratch: Path, seconds
 
 
 def _tail(path: Path) -> str:
-    """Return the last lines of what a machine, or QEMU, wrote."""
+    """Return the last lines of what a machine, or QEMU, wrote; of a kernel that panics, those before."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _CONSOLE_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-20:])
-
-
-@contextlib.contextmanager
-def _software_tpm(state: Path | None, scratch: Path) -> Iterator[Path]:
-    """Run a software TPM with its state in a directory; yields its control socket."""
-    path = scratch / "tpm"
-    command = [SWTPM, "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}"]
-    with (scratch / "tpm.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--ctrl", f"type=unixio,path={path}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + _TPM_SECONDS
-        while not path.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                details = _tail(scratch / "tpm.log")
-                raise MachineError("the software TPM does not start", details=details, reason="tpm")
-            time.sleep(0.01)
-        yield path
-    finally:
-        _end(process)
+        text = file.read().decode(errors="replace")
+    before, panic, after = text.partition("Kernel panic")
+    return "\n".join((before + panic + after.partition("\n")[0]).splitlines()[-20:])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

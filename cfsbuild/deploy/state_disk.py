@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cfsbuild.errors import StoreError
@@ -42,16 +42,27 @@ def image_path(digest: bytes) -> str:
     return f"{REPOSITORY}/{object_path(digest)}"
 
 
-def make_state_disk(path: Path, store: Store, image: bytes, *, name: str, mkfs: str = MKFS) -> None:
+def make_state_disk(  # noqa: PLR0913 (what is on it, and by what it is made)
+    path: Path,
+    store: Store,
+    image: bytes,
+    *,
+    name: str,
+    files: Mapping[str, bytes] | None = None,
+    mkfs: str = MKFS,
+) -> None:
     """Write a disk with the image of raw digest `image`, called `name`, and all its objects to `path`.
 
-    `mkfs` is the path of mkfs.ext4. Raises `StoreError`; then nothing is at `path`.
+    `files` are others at its root, by name; `mkfs` is the path of mkfs.ext4. Raises `StoreError`; then there
+    is nothing at `path`.
     """
     digests = [image, *image_objects(store, image)]
     with tempfile.TemporaryDirectory(prefix="cfsbuild-disk-") as scratch:
         root = Path(scratch, "root")
         sizes = [_copy_object(store, digest, root) for digest in digests]
         _copy_references(store, image, name, root)
+        for file, data in (files or {}).items():
+            (root / file).write_bytes(data)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             _make_file_system(unfinished, root, sizes, mkfs)

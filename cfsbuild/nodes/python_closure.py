@@ -8,6 +8,10 @@ goes to standard error.
 import posix
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
 Described = dict[str, str | bool]
 
 
@@ -21,11 +25,19 @@ def load(path: list[str], names: list[str]) -> dict[str, object]:
 
 def describe(name: str, module: object) -> Described | None:
     """Return name, file and whether it is a package; None for what has no file."""
-    spec = getattr(module, "__spec__", None)
-    file = getattr(module, "__file__", None)
-    if name == "__main__" or spec is None or not file:
+    spec = getattr(module, "__spec__", None) or _found(name)
+    if name == "__main__" or spec is None or not spec.has_location:
         return None
-    return {"name": spec.name, "file": file, "package": spec.submodule_search_locations is not None}
+    package = spec.submodule_search_locations is not None
+    return {"name": spec.name, "file": str(spec.origin), "package": package}
+
+
+def _found(name: str) -> "ModuleSpec | None":
+    """Return where a module is found that put something else, without a spec, in its own place."""
+    from importlib.machinery import PathFinder  # noqa: PLC0415 (what is imported before is counted)
+
+    path = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
+    return None if path is None else PathFinder.find_spec(name, path)
 
 
 def bytecode(source: bytes, file: str) -> bytes:
