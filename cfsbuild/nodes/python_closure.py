@@ -26,10 +26,12 @@ def load(path: list[str], names: list[str]) -> dict[str, object]:
 def describe(name: str, module: object) -> Described | None:
     """Return name, file and whether it is a package; None for what has no file."""
     spec = getattr(module, "__spec__", None) or _found(name)
-    if name == "__main__" or spec is None or not spec.has_location:
+    file = getattr(module, "__file__", None) or (
+        spec.origin if spec is not None and spec.has_location else ""
+    )
+    if name == "__main__" or spec is None or not file:
         return None
-    package = spec.submodule_search_locations is not None
-    return {"name": spec.name, "file": str(spec.origin), "package": package}
+    return {"name": spec.name, "file": file, "package": spec.submodule_search_locations is not None}
 
 
 def _found(name: str) -> "ModuleSpec | None":
