@@ -74,10 +74,9 @@ def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None
     device = config.state.device
     tell(f"waiting for {device}")
     early.wait_for_device(device, early.patience(config.state.seconds, words))
-    early.mount_state(config.state, STATE, writable=config.enable_verity)
-    if config.enable_verity:
-        _enable_verity(config, tell)
-        early.make_read_only(STATE)
+    early.mount_state(config.state, STATE)
+    if config.enable_verity and config.pinned is not None:
+        _enable_verity(config.pinned, tell)
     ROOT.mkdir(exist_ok=True)
     if config.pinned is not None:
         tell(f"mounting image {config.pinned.digest}")
@@ -102,15 +101,16 @@ def mount_pinned(pinned: PinnedImage, *, allow_insecure: bool) -> None:
         )
 
 
-def _enable_verity(config: BootConfig, tell: Callable[[str], None]) -> None:
-    if config.pinned is None:
+def _enable_verity(pinned: PinnedImage, tell: Callable[[str], None]) -> None:
+    """Turn fs-verity on for the image and the objects, unless that was done for this image."""
+    if provision.is_done(STATE, pinned.digest):
         return
-    image, digest = STATE / config.pinned.image, bytes.fromhex(config.pinned.digest)
-    enabled = int(provision.enable_file(image, digest))
-    for directory in config.pinned.objects:
-        enabled += provision.enable_objects(STATE / directory)
-    if enabled:
-        tell(f"turned fs-verity on for {enabled} files")
+    with early.writable(STATE):
+        enabled = int(provision.enable_file(STATE / pinned.image, bytes.fromhex(pinned.digest)))
+        for directory in pinned.objects:
+            enabled += provision.enable_objects(STATE / directory)
+        provision.set_done(STATE, pinned.digest)
+    tell(f"turned fs-verity on for {enabled} files")
 
 
 def _run(config: BootConfig, ports: Ports) -> None:

@@ -129,6 +129,17 @@ def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said
     assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "object-digest"
 
 
+def test_a_forged_note_that_verity_is_on_gains_nothing(home, said):
+    disk = home / "forged"
+    with Store.open(home / "store", read_only=True) as store:
+        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1")
+    request = f"write /dev/null .fs-verity-{said['digest']}"
+    subprocess.run(["debugfs", "-w", "-R", request, disk], check=True, capture_output=True)
+    result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
+    assert result.returncode == 5
+    assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "image-no-verity"
+
+
 def children(process):
     """Return the ids of a process's children, by the name of their program."""
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
