@@ -34,16 +34,16 @@ _MOST_BYTES = 1 << 26
 @click.option(
     "--exec", "command_text", metavar="CMD", help="Run CMD with the image's /bin/sh instead of booting on."
 )
-@click.option(
-    "--init", metavar="PATH", default="/sbin/init", show_default=True, help="What the image starts."
-)
+@click.option("--init", metavar="PATH", default="/sbin/init", help="What the image starts [/sbin/init].")
 @click.option(
     "--initramfs", metavar="RECIPE", type=click.Path(path_type=Path), help="The initramfs's recipe."
 )
 @click.option("--kernel", metavar="FILE", type=click.Path(path_type=Path), help="The kernel to boot.")
 @click.option("--modules", metavar="DIR", type=click.Path(path_type=Path), help="The kernel's modules.")
-@click.option("--memory", metavar="MIB", default=1024, show_default=True, type=click.IntRange(128, 1 << 20))
-@click.option("--cpus", metavar="N", default=1, show_default=True, type=click.IntRange(1, 255))
+@click.option(
+    "--memory", metavar="MIB", default=1024, type=click.IntRange(128, 1 << 20), help="Memory in MiB [1024]."
+)
+@click.option("--cpus", metavar="N", default=1, type=click.IntRange(1, 255), help="Processors [1].")
 @click.option("--no-tpm", is_flag=True, help="Give the machine no TPM.")
 @click.option(
     "--timeout", metavar="SECONDS", type=click.IntRange(min=1), help="End the machine after this time."
@@ -74,7 +74,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     """Build RECIPE and boot its image in a virtual machine.
 
     Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec the
-    output is CMD's, and so is the exit status. With --keep the disk (and the TPM's state, in DISK.tpm) stays,
+    output is CMD's, and so is the exit status; it has no input. With --keep the disk (and the TPM's state, in DISK.tpm) stays,
     and is used again if it is there.
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
