@@ -73,9 +73,9 @@ def command(  # noqa: PLR0913 (one parameter an option)
 ) -> int:
     """Build RECIPE and boot its image in a virtual machine.
 
-    Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec the
-    output is CMD's, and so is the exit status; it has no input. With --keep the disk (and the TPM's state, in DISK.tpm) stays,
-    and is used again if it is there.
+    Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec
+    the output is CMD's, and so is the exit status; it has no input. With --keep the disk stays (and the TPM's
+    state, in DISK.tpm), and is used again if it is there.
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
 
