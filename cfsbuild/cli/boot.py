@@ -72,7 +72,7 @@ def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None
     device = config.state.device
     tell(f"waiting for {device}")
     early.wait_for_device(device, early.patience(config.state.seconds, words))
-    early.mount_state(config.state, STATE, writable=config.enable_verity)
+    early.mount_state(config.state, STATE)
     ROOT.mkdir(exist_ok=True)
     boot_bundle.enter(config, STATE, ROOT, tell)
     switch_root(ROOT)

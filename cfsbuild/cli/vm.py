@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -36,16 +38,16 @@ _MOST_BYTES = 1 << 26
 @click.option(
     "--exec", "command_text", metavar="CMD", help="Run CMD with the image's /bin/sh instead of booting on."
 )
-@click.option(
-    "--init", metavar="PATH", default="/sbin/init", show_default=True, help="What the image starts."
-)
+@click.option("--init", metavar="PATH", default="/sbin/init", help="What the image starts [/sbin/init].")
 @click.option(
     "--initramfs", metavar="RECIPE", type=click.Path(path_type=Path), help="The initramfs's recipe."
 )
 @click.option("--kernel", metavar="FILE", type=click.Path(path_type=Path), help="The kernel to boot.")
 @click.option("--modules", metavar="DIR", type=click.Path(path_type=Path), help="The kernel's modules.")
-@click.option("--memory", metavar="MIB", default=1024, show_default=True, type=click.IntRange(128, 1 << 20))
-@click.option("--cpus", metavar="N", default=1, show_default=True, type=click.IntRange(1, 255))
+@click.option(
+    "--memory", metavar="MIB", default=1024, type=click.IntRange(128, 1 << 20), help="Memory in MiB [1024]."
+)
+@click.option("--cpus", metavar="N", default=1, type=click.IntRange(1, 255), help="Processors [1].")
 @click.option("--no-tpm", is_flag=True, help="Give the machine no TPM.")
 @click.option(
     "--timeout", metavar="SECONDS", type=click.IntRange(min=1), help="End the machine after this time."
@@ -76,7 +78,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     """Build RECIPE and boot its image in a virtual machine.
 
     Needs QEMU and mkfs.ext4; no root. The console is the terminal's; Ctrl-C ends the machine. With --exec the
-    output is CMD's, and so is the exit status.
+    output is CMD's, and so is the exit status; it has no input.
 
     The machine trusts a key that is made for it: its bundle (what the recipe's says, if it has one) is signed
     by that key, sealed to the machine's TPM, and verified before anything is mounted. With --keep the disk
@@ -199,17 +201,21 @@ def _prepare(
         note(settings, f"disk: {disk}, as it is")
         return vm_trust.read_trust(beside, tpm=tpm is not None)
     digest = bytes.fromhex(image.digest)
-    with open_store(settings) as store:
+    with open_store(settings) as store, contextlib.ExitStack() as undo:
         data = store.read_object(digest)
         form = read_image(data).format
         bundle = vm_trust.bundle_of(
             document, name=image.reference, digest=digest, image_format=form, size=len(data)
         )
-        if not beside.exists():
-            vm_trust.make_trust(beside, bundle, tpm)
+        for directory in (beside, *([] if tpm is None else [tpm])):
+            if not directory.exists():
+                undo.callback(shutil.rmtree, directory, ignore_errors=True)
+                directory.mkdir(mode=0o700)
+        vm_trust.make_trust(beside, bundle, tpm)
         trust = vm_trust.read_trust(beside, tpm=tpm is not None)
         program = find_program(MKFS) or MKFS
         make_state_disk(disk, store, digest, name=image.reference, files=trust.disk, mkfs=program)
+        undo.pop_all()
     return trust
 
 
@@ -259,16 +265,14 @@ def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
 
 
 def _tpm(settings: Settings, disk: Path) -> Path | None:
-    """Return the directory of the TPM's state, made if need be; None where there is no software TPM."""
+    """Return the directory of the TPM's state; None where there is no software TPM."""
     from cfsbuild.deploy.host_programs import find_program  # noqa: PLC0415 (not for help)
     from cfsbuild.deploy.software_tpm import SWTPM  # noqa: PLC0415
 
     if find_program(SWTPM) is None:
         note(settings, f"no TPM: {SWTPM} is not installed (apt-get install {SWTPM})")
         return None
-    state = disk.with_name(f"{disk.name}.tpm")
-    state.mkdir(mode=0o700, exist_ok=True)
-    return state
+    return disk.with_name(f"{disk.name}.tpm")
 
 
 def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:

@@ -38,7 +38,7 @@ class Trust(NamedTuple):
 
 
 def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
-    """Write to a new directory what `read_trust` reads: the bundle is signed by a key that is then forgotten.
+    """Write to a directory what `read_trust` reads: the bundle is signed by a key that is then forgotten.
 
     With a TPM the bundle is sealed to it as well; the machine's enrolment makes its storage key and counter.
     """
@@ -55,7 +55,6 @@ def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
         )
         made = sealing.seal_bundle(envelope, name="boot", enrolments=[enrolled], terms=terms)
         files |= {SEALED: made[SEALED], POLICY: made[POLICY], ENROLMENT: enrolment.encode(enrolled)}
-    directory.mkdir(parents=True)
     for name, data in files.items():
         (directory / name).write_bytes(data)
 

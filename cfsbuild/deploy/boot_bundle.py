@@ -15,6 +15,7 @@ from cfsbuild.trust import enrolment, files, key_files, keys
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.statement import digest_hex
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.tpm.transport import open_transport
 
@@ -42,12 +43,22 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
         called = f"{bundle.name} {bundle.version}".rstrip()
         tell(f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
         if config.enable_verity:
-            enabled = sum(provision.enable_objects(state / directory) for directory in bundle.objects)
-            tell(f"turned fs-verity on for {enabled} files")
-        if config.enable_verity or _writes(bundle):
-            early.remount(state, writable=_writes(bundle))
+            _enable_verity(bundle, state, tell)
+        if _writes(bundle):
+            early.make_writable(state)
         tell(f"mounting image {bundle.image.digest}")
         by_bundle.mount_opened(order, opened, root, tpm)
+
+
+def _enable_verity(bundle: Bundle, state: Path, tell: Callable[[str], None]) -> None:
+    """Turn fs-verity on for all objects, of which the image is one, unless that was done for this image."""
+    digest = digest_hex(bundle.image)
+    if provision.is_done(state, digest):
+        return
+    with early.writable(state):
+        enabled = sum(provision.enable_objects(state / directory) for directory in bundle.objects)
+        provision.set_done(state, digest)
+    tell(f"turned fs-verity on for {enabled} files")
 
 
 def _writes(bundle: Bundle) -> bool:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cfsbuild.deploy import syscalls
@@ -24,6 +26,8 @@ _FINIT_MODULE = {"x86_64": 313, "aarch64": 273, "riscv64": 273, "ppc64le": 353, 
 _POWER_OFF = 0x4321FEDC
 
 _POLL_SECONDS = 0.02
+
+_STATE_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 _API = (
     ("proc", "/proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, ""),
@@ -109,25 +113,30 @@ def _block_devices() -> list[str]:
     return sorted(f"/dev/{path.name}" for path in Path("/sys/class/block").iterdir())
 
 
-def mount_state(state: StateDevice, target: Path, *, writable: bool) -> None:
-    """Mount the state device at `target`, which is made. Raises `MountError`."""
+def mount_state(state: StateDevice, target: Path) -> None:
+    """Mount the state device read-only at `target`, which is made. Raises `MountError`."""
     target.mkdir(parents=True, exist_ok=True)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    if not writable:
-        flags |= syscalls.MS_RDONLY
     try:
-        syscalls.mount(state.device, str(target), state.filesystem, flags, "")
+        syscalls.mount(state.device, str(target), state.filesystem, _STATE_FLAGS | syscalls.MS_RDONLY, "")
     except OSError as error:
         raise MountError(
             f"cannot mount {state.device} as {state.filesystem}: {error.strerror}", reason="state-mount"
         ) from error
 
 
-def remount(target: Path, *, writable: bool) -> None:
-    """Let `target` be writable, or read-only. Raises `OSError`."""
-    flags = syscalls.MS_REMOUNT | (0 if writable else syscalls.MS_RDONLY)
-    flags |= syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("none", str(target), "", flags, "")
+def make_writable(target: Path) -> None:
+    """Let the mount at `target` be written to. Raises `OSError`."""
+    syscalls.mount("none", str(target), "", _STATE_FLAGS | syscalls.MS_REMOUNT, "")
+
+
+@contextlib.contextmanager
+def writable(target: Path) -> Iterator[None]:
+    """Let the mount at `target` be written to for a while. Raises `OSError`."""
+    make_writable(target)
+    try:
+        yield
+    finally:
+        syscalls.mount("none", str(target), "", _STATE_FLAGS | syscalls.MS_REMOUNT | syscalls.MS_RDONLY, "")
 
 
 def power_off() -> None:

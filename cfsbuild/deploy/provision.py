@@ -1,4 +1,8 @@
-"""Turning fs-verity on for what a machine's state device holds, and checking that the kernel agrees."""
+"""Turning fs-verity on for what a machine's state device holds, and checking that the kernel agrees.
+
+That this was done for an image is noted on the device, in a file `.fs-verity-HEX` at its root. Who forges the
+note gains nothing: what has no fs-verity cannot be read through a mount that requires it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,21 @@ from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import algorithm_of_digest
 
 _SHARD = 2
+
+
+def is_done(state: Path, digest: str) -> bool:
+    """Say whether the image with a digest in hex, and its objects, have been given fs-verity."""
+    return _note(state, digest).exists()
+
+
+def set_done(state: Path, digest: str) -> None:
+    """Note that the image and its objects have fs-verity, once that is on the disk. Raises `OSError`."""
+    os.sync()
+    _note(state, digest).touch()
+
+
+def _note(state: Path, digest: str) -> Path:
+    return state / f".fs-verity-{digest}"
 
 
 def enable_objects(directory: Path) -> int:

@@ -37,11 +37,6 @@ _VERITY_RATIO = 100
 _FICLONE = 0x40049409
 
 
-def image_path(digest: bytes) -> str:
-    """Return where an image lies, relative to the disk's root."""
-    return f"{REPOSITORY}/{object_path(digest)}"
-
-
 def make_state_disk(  # noqa: PLR0913 (what is on it, and by what it is made)
     path: Path,
     store: Store,

@@ -1,44 +1,161 @@
-"""The boot agent's mounts, by the kernel of this machine: what is pinned is what is mounted, or nothing is."""
+"""How a machine starts from a bundle, by the kernel of this machine and a software TPM."""
 
+import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
+import swtpm
+from enrolled import Enrolled
 
-from cfsbuild.cli import boot
-from cfsbuild.deploy.boot_config import PinnedImage
-from cfsbuild.deploy.mount import best_verity, unmount
-from cfsbuild.errors import VerificationError
+from cfsbuild.deploy import boot_bundle
+from cfsbuild.deploy.boot_config import BootConfig, StateDevice
+from cfsbuild.deploy.kernel_features import has_feature
+from cfsbuild.errors import CfsError
+from cfsbuild.trust import counter, enrolment
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+RECIPE = """\
+[image]
+name = "edge"
+version = "1"
+epoch = 1000
+[nodes.motd]
+kind = "file"
+target = "/motd"
+content = "{{ 'x' * 100 }}"
+[nodes.etc]
+kind = "dir"
+targets = ["/etc", "/var"]
+[targets.bundle]
+generation = 1
+sign = ["k.key"]
+level = "sealed"
+[targets.bundle.state]
+etc = "transient"
+var = "persistent"
+[targets.bundle.seal]
+machines = ["m.json"]
+pcrs = { "15" = "0" }
+"""
+
+
+class Starting:
+    """A machine that starts: its initramfs's files, its disk, where its image is to be."""
+
+    def __init__(self, directory, store, tpm):
+        self.keys = directory / "keys"
+        self.disk = directory / "disk"
+        self.root = directory / "root"
+        self.told = []
+        for path in (self.keys, self.disk, self.root, directory / "revoked"):
+            path.mkdir()
+        (self.disk / "objects").symlink_to(store / "objects")
+        self.config = BootConfig(
+            state=StateDevice(device="/dev/vda"),
+            bundle="edge.cfsb",
+            keys=str(self.keys),
+            revoked=str(directory / "revoked"),
+            allow_insecure=True,
+            tpm=tpm,
+            enrolment=str(directory / "m.json"),
+            secrets=str(directory / "secrets"),
+        )
+
+    def start(self, **changes):
+        self.told = []
+        config = msgspec.structs.replace(self.config, **changes)
+        boot_bundle.enter(config, self.disk, self.root, self.told.append)
+
+    def refused(self, **changes):
+        with pytest.raises(CfsError) as caught:
+            self.start(**changes)
+        assert not os.path.ismount(self.root)
+        return caught.value.reason
 
 
 @pytest.fixture
-def pinned(tmp_path, monkeypatch, lab):
-    probe = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
-    if probe.returncode or "erofs" not in Path("/proc/filesystems").read_text():
-        pytest.skip("mounting needs root and a kernel with EROFS")
-    image = lab.image()
-    monkeypatch.setattr(boot, "STATE", lab.directory)
-    monkeypatch.setattr(boot, "ROOT", tmp_path / "root")
-    (tmp_path / "root").mkdir()
-    (lab.directory / "objects").symlink_to(lab.store / "objects")
-    digest = subprocess.run(
-        ["fsverity", "digest", "--compact", image], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return PinnedImage(image=image.name, digest=digest, objects=("objects",))
+def tpm(tmp_path):
+    with swtpm.running(tmp_path / "tpm") as made:
+        yield made
 
 
-def test_an_image_without_verity_is_not_mounted(pinned):
-    if best_verity(boot.STATE / pinned.image)[0]:
-        pytest.skip("this file system has fs-verity")
-    with pytest.raises(VerificationError) as caught:
-        boot.mount_pinned(pinned, allow_insecure=False)
-    assert caught.value.reason == "image-no-verity"
-    assert list(boot.ROOT.iterdir()) == []
+@pytest.fixture
+def machine(lab, run, tpm, monkeypatch):
+    # It remounts the file system of the objects, which here is this machine's own.
+    monkeypatch.setattr("cfsbuild.deploy.early.make_writable", lambda _: None)
+    # What is written to memory elsewhere is not looked at here.
+    monkeypatch.setattr(
+        "cfsbuild.deploy.secrets._MEMORY", frozenset({"ext4", "overlay", "tmpfs", "xfs", "btrfs"})
+    )
+    made = Starting(lab.directory, lab.store, tpm.name)
+    enrolled = Enrolled(tpm)
+    Path("m.json").write_bytes(enrolment.encode(enrolled.enrolment))
+    for name in ("k", "other"):
+        assert run("key", "new", name).status == 0
+    Path("edge.toml").write_text(RECIPE)
+    assert run("build", "edge.toml").status == 0
+    for suffix in ("cfsb", "policy.json", "bundle"):
+        (made.disk / f"edge.{suffix}").write_bytes(Path(f"out/edge-1.{suffix}").read_bytes())
+    (made.keys / "k.pub").write_bytes(Path("k.pub").read_bytes())
+    made.enrolled = enrolled
+    yield made
+    subprocess.run(["umount", "-R", "-l", made.root], check=False, capture_output=True)
 
 
-def test_it_is_mounted_only_where_that_is_allowed(pinned, lab):
-    boot.mount_pinned(pinned, allow_insecure=True)
-    try:
-        assert (boot.ROOT / "usr/bin/tool").read_bytes() == lab.content
-    finally:
-        unmount(boot.ROOT)
+def test_a_machine_unseals_verifies_mounts_and_says_so(machine):
+    machine.start()
+    assert (machine.root / "motd").read_text() == "x" * 100
+    assert machine.told[0].startswith("edge 1, generation 1, signed by ")
+    assert (machine.root / "etc/machine-id").read_text() == (
+        machine.disk / "state/edge/machine-id"
+    ).read_text()
+    (machine.root / "var/kept").touch()
+    assert (machine.disk / "state/edge/var/upper/kept").exists()
+
+
+def test_what_is_only_signed_is_held_against_the_counter_all_the_same(machine):
+    machine.start(bundle="edge.bundle")
+    subprocess.run(["umount", "-R", machine.root], check=True)
+    with machine.enrolled.tpm() as tpm:
+        made = machine.enrolled.enrolment.counter
+        counter.advance_counter(tpm, made.index, made.base + 2)
+    assert machine.refused(bundle="edge.bundle") == "rollback"
+
+
+def test_without_a_key_nothing_starts(machine):
+    (machine.keys / "k.pub").unlink()
+    assert machine.refused() == "no-key"
+    (machine.keys / "other.pub").write_bytes(Path("other.pub").read_bytes())
+    assert machine.refused() == "signature-missing"
+
+
+def test_a_revoked_key_starts_nothing(machine):
+    Path(machine.config.revoked, "k.pub").write_bytes(Path("k.pub").read_bytes())
+    assert machine.refused() == "key-revoked"
+
+
+def test_several_signatures_can_be_asked_for(machine):
+    (machine.keys / "other.pub").write_bytes(Path("other.pub").read_bytes())
+    assert machine.refused(threshold=2) == "signature-threshold"
+
+
+def test_a_second_start_without_a_reboot_opens_nothing(machine, tpm):
+    machine.start()
+    subprocess.run(["umount", "-R", machine.root], check=True)
+    assert machine.refused() == "pcr-mismatch"
+    tpm.reboot()
+    machine.start()
+
+
+def test_a_kernel_that_checks_nothing_is_refused_unless_that_is_allowed(machine):
+    if has_feature("fs-verity"):
+        pytest.skip("this kernel has fs-verity")
+    assert machine.refused(allow_insecure=False) == "kernel-feature"
+
+
+def test_a_bundle_that_is_not_there_is_an_error(machine):
+    with pytest.raises(OSError, match=r"gone\.bundle"):
+        machine.start(bundle="gone.bundle")

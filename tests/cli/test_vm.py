@@ -22,7 +22,7 @@ def programs(tmp_path, monkeypatch):
     directory = tmp_path / "programs"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
-    monkeypatch.setattr("cfsbuild.deploy.machine.SYSTEM_PROGRAMS", ())
+    monkeypatch.setattr("cfsbuild.deploy.host_programs.SYSTEM_PROGRAMS", ())
     monkeypatch.setenv("CFSBUILD_VM", str(tmp_path / "kept"))
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.BOOT", tmp_path / "boot")
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.MODULES", tmp_path / "modules")
@@ -132,7 +132,12 @@ def test_a_disk_must_be_a_file(lab, run, ready):
 
 def test_a_machine_that_does_not_start_is_told_of(lab, run, ready):
     Path("disk").write_bytes(b"")
-    result = run("vm", "--initramfs", "early.toml", "--keep", "disk", "--exec", "true", "--no-tpm")
+    arguments = ("vm", "--initramfs", "early.toml", "--keep", "disk", "--exec", "true", "--no-tpm")
+    assert (run(*arguments).status, "whom the machine trusts" in run(*arguments).err) == (2, True)
+    Path("disk.trust").mkdir()
+    for name in ("trusted.pub", "boot.bundle"):
+        Path("disk.trust", name).write_text("nothing reads it here")
+    result = run(*arguments)
     assert result.status == 1
     assert "the machine stopped before it had started" in result.err
 
@@ -163,6 +168,4 @@ def test_the_boot_agent_imports_nothing_that_it_does_not_need():
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not {"click", "cryptography", "networkx", "jinja2", "subprocess", "cfsbuild.store.store"} & set(
-        found
-    )
+    assert not {"click", "networkx", "jinja2", "subprocess", "cfsbuild.store.store"} & set(found)

@@ -6,16 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfsbuild.deploy import boot_config, boot_report
-from cfsbuild.deploy.boot_config import BootConfig, PinnedImage, StateDevice
+from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.errors import InputError, VerificationError
 
-PINNED = PinnedImage(image="composefs/objects/ab/cd", digest="ab" * 32, objects=("composefs/objects",))
-CONFIG = BootConfig(state=StateDevice(device="/dev/vda"), pinned=PINNED)
+CONFIG = BootConfig(state=StateDevice(device="/dev/vda"), bundle="edge.cfsb")
 
 
 def test_a_configuration_survives_being_written():
-    bundled = BootConfig(state=StateDevice(device="/dev/sda2", filesystem="f2fs", seconds=5), bundle="a.dsse")
-    for config in (CONFIG, bundled):
+    other = BootConfig(
+        state=StateDevice(device="/dev/sda2", filesystem="f2fs", seconds=5),
+        bundle="bundles/a.bundle",
+        threshold=2,
+        tpm="/dev/tpmrm0",
+        enrolment="/etc/cfsbuild/enrolment.json",
+    )
+    for config in (CONFIG, other):
         assert boot_config.decode(boot_config.encode(config)) == config
 
 
@@ -33,8 +38,9 @@ def changed(**fields):
         changed(unknown=1),
         changed(v=2),
         changed(type="cfsbuild.image"),
-        changed(pinned=None),
-        changed(bundle="x.dsse"),
+        changed(bundle=None),
+        changed(threshold=0),
+        changed(keys="keys"),
         changed(exec=[]),
         changed(exec=["/bin/a\0b"]),
         changed(state={"device": "vda"}),
@@ -43,12 +49,9 @@ def changed(**fields):
         changed(on_failure="ignore"),
         changed(report="../port"),
         *(
-            changed(pinned=msgspec.to_builtins(PINNED) | {"image": image})
-            for image in ("", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a\0")
+            changed(bundle=bundle)
+            for bundle in ("", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a\0")
         ),
-        changed(pinned=msgspec.to_builtins(PINNED) | {"digest": "AB" * 32}),
-        changed(pinned=msgspec.to_builtins(PINNED) | {"objects": []}),
-        changed(pinned=msgspec.to_builtins(PINNED) | {"objects": ["a", "../b"]}),
         boot_config.encode(CONFIG) + b" " * (1 << 16),
     ],
 )
@@ -59,8 +62,8 @@ def test_anything_else_is_refused(data):
 
 
 def test_names_that_only_begin_with_dots_are_names():
-    for image in ("..a/b", ".hidden", "a/...", "a.."):
-        assert boot_config.decode(changed(pinned=msgspec.to_builtins(PINNED) | {"image": image}))
+    for bundle in ("..a/b", ".hidden", "a/...", "a.."):
+        assert boot_config.decode(changed(bundle=bundle))
 
 
 def test_a_missing_configuration_is_named(tmp_path):

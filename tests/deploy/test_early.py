@@ -55,3 +55,10 @@ def test_where_the_kernel_has_no_verity_nothing_is_enabled(tmp_path):
     (tmp_path / "ab" / ("cd" * 31)).write_text("x")
     with pytest.raises((StoreError, VerificationError)):
         provision.enable_objects(tmp_path)
+
+
+def test_that_an_image_was_given_verity_is_noted_for_this_image_alone(tmp_path):
+    assert not provision.is_done(tmp_path, "ab" * 32)
+    provision.set_done(tmp_path, "ab" * 32)
+    assert provision.is_done(tmp_path, "ab" * 32)
+    assert not provision.is_done(tmp_path, "cd" * 32)

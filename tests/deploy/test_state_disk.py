@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cfsbuild.deploy.state_disk import disk_bytes, image_path, make_state_disk
+from cfsbuild.deploy.state_disk import OBJECTS, disk_bytes, make_state_disk
 from cfsbuild.errors import StoreError
 from cfsbuild.store.store import Store
 
@@ -35,8 +35,8 @@ def test_it_has_the_image_and_its_objects_and_no_others(store, tmp_path):
     opened, image, needed = store
     disk = tmp_path / "a, disk"
     make_state_disk(disk, opened, image, name="first-1.0")
-    assert debugfs(disk, f"cat /{image_path(needed)}") == CONTENT
-    assert debugfs(disk, f"cat /{image_path(image)}") == b"stands for an image" * 9
+    assert debugfs(disk, f"cat /{OBJECTS}/{needed.hex()[:2]}/{needed.hex()[2:]}") == CONTENT
+    assert debugfs(disk, f"cat /{OBJECTS}/{image.hex()[:2]}/{image.hex()[2:]}") == b"stands for an image" * 9
     objects = debugfs(disk, "ls -p /composefs/objects").decode().splitlines()
     assert len([line for line in objects if line and not line.split("/")[5].startswith(".")]) == 2
     assert b"first-1.0" in debugfs(disk, "ls -p /composefs/images/refs")

@@ -1,6 +1,7 @@
 """`cfsbuild vm`: an image boots, the kernel checks what is read, and whatever is changed on the disk is found."""
 
 import fcntl
+import hashlib
 import os
 import pty
 import select
@@ -30,6 +31,7 @@ sha256sum /bin/busybox
 echo to-the-other >&2
 touch /new || echo read-only
 ls /dev/tpmrm0
+cat /sys/class/tpm/tpm0/pcr-sha256/15
 ls /init /etc/cfsbuild 2>/dev/null | wc -l
 exit 7
 """
@@ -110,6 +112,14 @@ def test_the_machine_has_a_tpm_where_there_is_a_software_one(said):
     assert ("/dev/tpmrm0" in said["stdout"].splitlines()) == said["tpm"]
 
 
+def test_the_mount_is_recorded_in_pcr_15(said):
+    if not said["tpm"]:
+        pytest.skip("swtpm is not installed")
+    event = f"cfsbuild:appliance-1:fsverity-sha256-12:{said['digest']}".encode()
+    value = hashlib.sha256(bytes(32) + hashlib.sha256(event).digest()).hexdigest().upper()
+    assert value in said["stdout"].splitlines()
+
+
 def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
     disk = home / "disk"
     flip(disk)
@@ -122,11 +132,26 @@ def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
 def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said):
     disk = home / "other"
     with Store.open(home / "store", read_only=True) as store:
-        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1")
+        files = {"boot.bundle": (home / "disk.trust/boot.bundle").read_bytes()}
+        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=files)
+    shutil.copytree(home / "disk.trust", home / "other.trust")
     flip(disk)
     result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
     assert result.returncode == 5
     assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "object-digest"
+
+
+def test_a_forged_note_that_verity_is_on_gains_nothing(home, said):
+    disk = home / "forged"
+    with Store.open(home / "store", read_only=True) as store:
+        files = {"boot.bundle": (home / "disk.trust/boot.bundle").read_bytes()}
+        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=files)
+    shutil.copytree(home / "disk.trust", home / "other.trust")
+    request = f"write /dev/null .fs-verity-{said['digest']}"
+    subprocess.run(["debugfs", "-w", "-R", request, disk], check=True, capture_output=True)
+    result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
+    assert result.returncode == 5
+    assert msgspec.json.decode(result.stderr.splitlines()[-1])["error"]["reason"] == "image-no-verity"
 
 
 def children(process):
