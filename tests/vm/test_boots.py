@@ -8,7 +8,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
@@ -16,13 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import vm
-
-from cfsbuild.deploy.state_disk import make_state_disk
-from cfsbuild.store.store import Store
+from booting import another_disk, boot, command_line, environment
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
-
-APPLIANCE = Path(__file__).resolve().parents[2] / "recipes/appliance.toml"
 
 COMMAND = """\
 cat /proc/mounts
@@ -43,30 +38,6 @@ def home(tmp_path_factory):
     if why:
         pytest.skip(why)
     return tmp_path_factory.mktemp("boots")
-
-
-def command_line(*arguments):
-    kernel = vm.CACHE / "vmlinuz"
-    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", APPLIANCE, "--kernel", kernel, *arguments]
-
-
-def environment(home):
-    (home / "tmp").mkdir(exist_ok=True)
-    places = {"CFSBUILD_STORE": home / "store", "XDG_CACHE_HOME": home / "cache", "TMPDIR": home / "tmp"}
-    return os.environ | {name: str(place) for name, place in places.items()}
-
-
-def boot(home, *arguments):
-    """Run `cfsbuild vm`; return what a user sees."""
-    return subprocess.run(
-        command_line(*arguments),
-        env=environment(home),
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        check=False,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +101,7 @@ def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
 
 
 def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said):
-    disk = home / "other"
-    with Store.open(home / "store", read_only=True) as store:
-        files = {"boot.bundle": (home / "disk.trust/boot.bundle").read_bytes()}
-        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=files)
-    shutil.copytree(home / "disk.trust", home / "other.trust")
+    disk = another_disk(home, said, "other")
     flip(disk)
     result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
     assert result.returncode == 5
@@ -142,11 +109,7 @@ def test_an_object_that_never_was_what_it_is_called_stops_the_machine(home, said
 
 
 def test_a_forged_note_that_verity_is_on_gains_nothing(home, said):
-    disk = home / "forged"
-    with Store.open(home / "store", read_only=True) as store:
-        files = {"boot.bundle": (home / "disk.trust/boot.bundle").read_bytes()}
-        make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=files)
-    shutil.copytree(home / "disk.trust", home / "other.trust")
+    disk = another_disk(home, said, "forged")
     request = f"write /dev/null .fs-verity-{said['digest']}"
     subprocess.run(["debugfs", "-w", "-R", request, disk], check=True, capture_output=True)
     result = boot(home, "--keep", disk, "--exec", "true", "--no-tpm", "--json")
