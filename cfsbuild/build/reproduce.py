@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cfsbuild.build.execute import execute
 from cfsbuild.build.pipeline import Options, build, load_plans
 from cfsbuild.build.result import BuildResult
@@ -59,9 +61,10 @@ def _check_one(plan: Plan, request: Request, options: Options, listener: Listene
         with Store.init(first_path, algorithm) as one, Store.init(second_path, algorithm) as two:
             lend_stored_images(plan, request, (one, two))
             listener(Note(text=f"{plan.recipe.image_name}: first build from nothing"))
-            first = _build(plan, one, Path(scratch, "first-out"), 1, listener)
+            alone = msgspec.structs.replace(options, jobs=1)
+            first = _build(plan, one, Path(scratch, "first-out"), alone, listener)
             listener(Note(text=f"{plan.recipe.image_name}: second build from nothing"))
-            second = _build(plan, two, Path(scratch, "second-out"), options.jobs, listener)
+            second = _build(plan, two, Path(scratch, "second-out"), options, listener)
             if _outputs(first) != _outputs(second):
                 raise NotReproducibleError(
                     f"image {plan.recipe.image_name} is not reproducible",
@@ -71,14 +74,15 @@ def _check_one(plan: Plan, request: Request, options: Options, listener: Listene
     return second
 
 
-def _build(plan: Plan, store: Store, output: Path, jobs: int, listener: Listener) -> BuildResult:
+def _build(plan: Plan, store: Store, output: Path, options: Options, listener: Listener) -> BuildResult:
     return execute(
         plan,
         store,
         node_kinds=NODE_KINDS,
         target_kinds=TARGET_KINDS,
         output=output,
-        jobs=jobs,
+        jobs=options.jobs,
+        passphrase=options.passphrase,
         durability=Durability.NONE,
         listener=listener,
     ).result

@@ -14,6 +14,7 @@ import click
 from cfsbuild.build.pipeline import Options, build
 from cfsbuild.build.result import BuildResult
 from cfsbuild.cli.listeners import listening
+from cfsbuild.cli.passphrases import given_passphrase, passphrase_options
 from cfsbuild.cli.recipes import recipe_argument, recipe_options, request_of
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 
@@ -24,6 +25,7 @@ from cfsbuild.cli.settings import Settings, common_options, pass_settings
 @recipe_options
 @click.option("-f", "--force", is_flag=True, help="Run every job, whatever is known.")
 @click.option("--check", is_flag=True, help="Build twice from nothing and compare (exit 4 if they differ).")
+@passphrase_options
 @pass_settings
 def command(  # noqa: PLR0913 (the verb's options)
     settings: Settings,
@@ -34,6 +36,8 @@ def command(  # noqa: PLR0913 (the verb's options)
     *,
     force: bool,
     check: bool,
+    passphrase_fd: int | None,
+    passphrase_file: Path | None,
 ) -> int:
     """Build the images of RECIPE (default: recipe.toml).
 
@@ -45,7 +49,13 @@ def command(  # noqa: PLR0913 (the verb's options)
         from cfsbuild.cli.plan_text import show_plan  # noqa: PLC0415 (this option only)
 
         return show_plan(settings, request, force=force)
-    options = Options(jobs=settings.job_count, keep_going=settings.keep_going, force=None if force else ())
+    given = given_passphrase(passphrase_fd, passphrase_file)
+    options = Options(
+        jobs=settings.job_count,
+        keep_going=settings.keep_going,
+        force=None if force else (),
+        passphrase=(lambda _: given) if given else None,
+    )
     with listening(settings) as listener:
         if check:
             from cfsbuild.build.reproduce import check_reproducible  # noqa: PLC0415 (this option only)

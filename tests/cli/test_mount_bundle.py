@@ -183,3 +183,17 @@ def test_a_revoked_key_does_not_count_whoever_trusts_it(bundle, run, root):
 def test_what_is_no_bundle_is_not_signed_as_one(run, bundle, name):
     Path(name).write_text("{}")
     assert run("sign", name, "--key", "k.key").status == 5
+
+
+def test_a_build_opens_keys_with_the_passphrase_that_it_is_given(lab, run):
+    for name, text in (("pass", "open sesame\n"), ("wrong", "no\n")):
+        Path(name).write_text(text)
+        Path(name).chmod(0o600)
+    assert run("key", "new", "k", "--passphrase-file", "pass").status == 0
+    Path("edge.toml").write_text(RECIPE)
+    told = run("build", "edge.toml")
+    assert told.status == 2
+    assert "--passphrase-file" in told.err
+    assert run("build", "edge.toml", "--passphrase-file", "wrong").status == 2
+    assert run("build", "--check", "edge.toml", "--passphrase-file", "pass").status == 0
+    assert run("verify", "out/edge-1.bundle", "--key", "k.pub").status == 0
