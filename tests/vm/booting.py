@@ -14,9 +14,9 @@ from cfsbuild.store.store import Store
 APPLIANCE = Path(__file__).resolve().parents[2] / "recipes/appliance.toml"
 
 
-def command_line(*arguments):
+def command_line(*arguments, recipe=APPLIANCE):
     kernel = vm.CACHE / "vmlinuz"
-    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", APPLIANCE, "--kernel", kernel, *arguments]
+    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", recipe, "--kernel", kernel, *arguments]
 
 
 def environment(home):
@@ -25,10 +25,10 @@ def environment(home):
     return os.environ | {name: str(place) for name, place in places.items()}
 
 
-def boot(home, *arguments):
+def boot(home, *arguments, recipe=APPLIANCE):
     """Run `cfsbuild vm`; return what a user sees."""
     return subprocess.run(
-        command_line(*arguments),
+        command_line(*arguments, recipe=recipe),
         env=environment(home),
         capture_output=True,
         stdin=subprocess.DEVNULL,
