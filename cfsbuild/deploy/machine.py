@@ -65,7 +65,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a machine ended: the exit status of what ran in it, and seconds until that began and ended."""
+    """How a machine ended: the exit status of what ran in it, and seconds from its start to its end."""
 
     status: int
     seconds: float
@@ -139,7 +139,7 @@ def failure(report: BootReport) -> CfsError:
 
 
 def _command(machine: Machine, scratch: Path, tpm: Path | None) -> Iterator[str]:
-    yield from (QEMU, "-machine", f"q35,accel={'kvm' if machine.kvm else 'tcg'}")
+    yield from (find_program(QEMU) or QEMU, "-machine", f"q35,accel={'kvm' if machine.kvm else 'tcg'}")
     yield from ("-cpu", "host" if machine.kvm else EMULATED_CPU, "-smp", str(machine.cpus))
     yield from ("-m", str(machine.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     yield from ("-kernel", str(machine.kernel), "-initrd", str(machine.initrd))
@@ -251,7 +251,7 @@ def _tail(path: Path) -> str:
 def _software_tpm(state: Path | None, scratch: Path) -> Iterator[Path]:
     """Run a software TPM with its state in a directory; yields its control socket."""
     path = scratch / "tpm"
-    command = [SWTPM, "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}"]
+    command = [find_program(SWTPM) or SWTPM, "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}"]
     with (scratch / "tpm.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--ctrl", f"type=unixio,path={path}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
