@@ -43,9 +43,9 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("boots")
 
 
-def command_line(*arguments):
+def command_line(*arguments, recipe=APPLIANCE):
     kernel = vm.CACHE / "vmlinuz"
-    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", APPLIANCE, "--kernel", kernel, *arguments]
+    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", recipe, "--kernel", kernel, *arguments]
 
 
 def environment(home):
@@ -54,10 +54,10 @@ def environment(home):
     return os.environ | {name: str(place) for name, place in places.items()}
 
 
-def boot(home, *arguments):
+def boot(home, *arguments, recipe=APPLIANCE):
     """Run `cfsbuild vm`; return what a user sees."""
     return subprocess.run(
-        command_line(*arguments),
+        command_line(*arguments, recipe=recipe),
         env=environment(home),
         capture_output=True,
         stdin=subprocess.DEVNULL,
@@ -108,6 +108,14 @@ def test_nothing_of_the_initramfs_is_left(said):
 def test_the_machine_has_a_tpm_where_there_is_a_software_one(said):
     assert said["tpm"] == (shutil.which("swtpm") is not None)
     assert ("/dev/tpmrm0" in said["stdout"].splitlines()) == said["tpm"]
+
+
+def test_an_image_with_digests_of_sha512_boots_as_well(home):
+    recipe = home / "sha512.toml"
+    recipe.write_text(f'include = ["{APPLIANCE}"]\n[image]\nname = "long"\ndigest = "sha512"\n')
+    store = ("--store", home / "other-store")
+    result = boot(home, *store, "--no-tpm", "--exec", "grep -c verity=require /proc/mounts", recipe=recipe)
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
 
 
 def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
