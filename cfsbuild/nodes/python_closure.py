@@ -20,12 +20,15 @@ def load(path: list[str], names: list[str]) -> dict[str, object]:
 
 
 def describe(name: str, module: object) -> Described | None:
-    """Return name, file and whether it is a package; None for what has no file."""
+    """Return name, file and whether it is a package; None for what has no file.
+
+    Some modules put something of their own into their place, which has no spec.
+    """
     spec = getattr(module, "__spec__", None)
     file = getattr(module, "__file__", None)
-    if name == "__main__" or spec is None or not file:
+    if name == "__main__" or not file:
         return None
-    return {"name": spec.name, "file": file, "package": spec.submodule_search_locations is not None}
+    return {"name": spec.name if spec else name, "file": file, "package": hasattr(module, "__path__")}
 
 
 def bytecode(source: bytes, file: str) -> bytes:
