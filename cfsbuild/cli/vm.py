@@ -131,10 +131,13 @@ def _build(  # noqa: PLR0913, PLR0917 (what is built)
     """Build the image and the initramfs; return what the image and its bundle are, and where the other is."""
     from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (not for help)
 
-    early = initramfs or shipped_recipe(INITRAMFS)
+    early, place = initramfs, settings
+    if early is None:
+        # In a store of its own: the user's may have another digest algorithm, and is the user's.
+        early, place = shipped_recipe(INITRAMFS), settings._replace(store=_cache() / "store")
     modules = (f"modules={kernel.modules.absolute()}",)
     request = request_of(settings, recipe, _output(recipe, kernel), profiles, overrides)
-    early_request = request_of(settings, early, _output(early, kernel), (), modules)
+    early_request = request_of(place, early, _output(early, kernel), (), modules)
     options = Options(jobs=settings.job_count)
     with listening(settings) as listener:
         image = build(request, options, environ=os.environ, listener=listener)

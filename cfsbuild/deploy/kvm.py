@@ -30,6 +30,8 @@ def why_no_kvm(qemu: str, kernel: Path, cache: Path) -> str:
     kept = cache / f"kvm-{_identity(qemu, kernel)}"
     if not kept.exists():
         answer = _try(qemu, kernel)
+        if answer is None:  # perhaps this machine was too busy
+            return f"KVM fails on this machine: no kernel starts within {_SECONDS:.0f} s"
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as file:
             file.write(answer.encode())
@@ -45,7 +47,8 @@ def _identity(qemu: str, kernel: Path) -> str:
     return document_digest("\n".join(found).encode())[:32]
 
 
-def _try(qemu: str, kernel: Path) -> str:
+def _try(qemu: str, kernel: Path) -> str | None:
+    """Return the answer; None if time ran out before there was one."""
     command = [
         *(qemu, "-machine", "q35,accel=kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(kernel)),
@@ -63,7 +66,7 @@ def _try(qemu: str, kernel: Path) -> str:
             process.stdout.close()
 
 
-def _watch(process: subprocess.Popen[bytes]) -> str:
+def _watch(process: subprocess.Popen[bytes]) -> str | None:
     deadline = time.monotonic() + _SECONDS
     seen = b""
     with selectors.DefaultSelector() as selector:
@@ -76,4 +79,4 @@ def _watch(process: subprocess.Popen[bytes]) -> str:
                     return ""
                 if _DEAD in seen or not data:
                     return "KVM fails on this machine: a kernel does not start"
-    return f"KVM fails on this machine: a kernel does not start within {_SECONDS:.0f} s"
+    return None

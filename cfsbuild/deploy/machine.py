@@ -61,7 +61,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a machine ended: the exit status of what ran in it, and seconds until that began and ended."""
+    """How a machine ended: the exit status of what ran in it, and seconds from its start to its end."""
 
     status: int
     seconds: float
@@ -130,7 +130,7 @@ def failure(report: BootReport) -> CfsError:
 
 
 def _command(machine: Machine, scratch: Path, tpm: Path | None) -> Iterator[str]:
-    yield from (QEMU, "-machine", f"q35,accel={'kvm' if machine.kvm else 'tcg'}")
+    yield from (find_program(QEMU) or QEMU, "-machine", f"q35,accel={'kvm' if machine.kvm else 'tcg'}")
     yield from ("-cpu", "host" if machine.kvm else EMULATED_CPU, "-smp", str(machine.cpus))
     yield from ("-m", str(machine.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     yield from ("-kernel", str(machine.kernel), "-initrd", str(machine.initrd))

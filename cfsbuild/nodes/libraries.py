@@ -7,7 +7,7 @@ processors (the tree may run on an older one).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from cfsbuild.errors import BuildError, InputError
@@ -28,6 +28,8 @@ class Libraries:
         self._observe = observe
         self._directories: list[str] | None = None
         self._done: set[Path] = set()
+        self._loader: Path | None = None
+        """That of the last program, which then loads what has none: a module of an interpreter, say."""
 
     def take(self, path: Path) -> Path:
         """Take in the file `path`, its interpreter and its libraries; return its path without links.
@@ -44,31 +46,33 @@ class Libraries:
                 if interpreter:
                     self.take(Path(interpreter))
             else:
-                loader = self.take(Path(elf.interpreter)) if elf.interpreter else None
-                self._load(path, real, elf, (), loader)
+                if elf.interpreter:
+                    self._loader = self.take(Path(elf.interpreter))
+                self._load(path, real, elf, ())
         return real
 
-    def _load(
-        self, path: Path, real: Path, elf: Elf, inherited: tuple[str, ...], loader: Path | None
-    ) -> None:
+    def _load(self, path: Path, real: Path, elf: Elf, inherited: tuple[str, ...]) -> None:
         """Take in the libraries of one object. `inherited` are the RPATHs of those that load it."""
         if real in self._done:
             return
         self._done.add(real)
         own = () if elf.runpath else tuple(_expanded(elf.rpath, path))
         for name in elf.needed:
-            found = self._find(name, elf, path, own + inherited, loader)
+            found = self._find(name, elf, path, own + inherited)
             library = elf_of(found)
             if library is None:  # it was one when it was found
                 raise BuildError(f"{found} changed while it was read", reason="source-changed")
-            if loader is not None and not self._loader_finds(found, elf, path, own + inherited, loader):
+            loader = self._loader
+            if loader is not None and not _finds(
+                loader, found, (*own, *inherited, *_expanded(elf.runpath, path))
+            ):
                 self._files.link(str(loader.parent / name), str(found))
-            self._load(found, self._files.take(found), library, own + inherited, loader)
+            self._load(found, self._files.take(found), library, own + inherited)
 
-    def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...], loader: Path | None) -> Path:
+    def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...]) -> Path:
         if "/" in name:
             return Path(name)
-        own = () if loader is None else (str(loader.parent),)
+        own = () if self._loader is None else (str(self._loader.parent),)
         places = (*rpath, *_expanded(elf.runpath, path), *self._configured(), *own, *_STANDARD)
         searched = list(dict.fromkeys(places))
         for directory in searched:
@@ -85,12 +89,6 @@ class Libraries:
             reason="library-missing",
         )
 
-    def _loader_finds(self, found: Path, elf: Elf, path: Path, rpath: tuple[str, ...], loader: Path) -> bool:
-        """Say whether a loader without a cache looks where a library was found."""
-        directory = str(found.parent)
-        known = (*rpath, *_expanded(elf.runpath, path))
-        return directory in known or found.parent.resolve() == loader.parent or found.name == loader.name
-
     def _configured(self) -> list[str]:
         if self._directories is None:
             self._directories = list(self._read_configuration(LOADER_CONFIGURATION, 0))
@@ -99,7 +97,7 @@ class Libraries:
     def _read_configuration(self, file: Path, depth: int) -> Iterator[str]:
         self._observe(file)
         try:
-            lines = file.read_text(errors="surrogateescape").splitlines()
+            lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except FileNotFoundError:  # musl and others have none
             return
         for line in lines:
@@ -108,10 +106,17 @@ class Libraries:
             if word == "include" and depth < _MOST_INCLUDES:
                 pattern = rest.strip()
                 base = Path("/") if pattern.startswith("/") else file.parent
+                self._observe((base / pattern.lstrip("/")).parent)
                 for included in sorted(base.glob(pattern.lstrip("/"))):
                     yield from self._read_configuration(included, depth + 1)
             elif text.startswith("/"):
                 yield text
+
+
+def _finds(loader: Path, library: Path, directories: Collection[str]) -> bool:
+    """Say whether a loader without a cache, told of `directories`, finds a library."""
+    beside = library.parent.resolve() == loader.parent or library.name == loader.name
+    return beside or str(library.parent) in directories
 
 
 def elf_of(path: Path) -> Elf | None:

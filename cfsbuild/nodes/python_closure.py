@@ -8,10 +8,6 @@ goes to standard error.
 import posix
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-
 Described = dict[str, str | bool]
 
 
@@ -24,22 +20,15 @@ def load(path: list[str], names: list[str]) -> dict[str, object]:
 
 
 def describe(name: str, module: object) -> Described | None:
-    """Return name, file and whether it is a package; None for what has no file."""
-    spec = getattr(module, "__spec__", None) or _found(name)
-    file = getattr(module, "__file__", None) or (
-        spec.origin if spec is not None and spec.has_location else ""
-    )
-    if name == "__main__" or spec is None or not file:
+    """Return name, file and whether it is a package; None for what has no file.
+
+    Some modules put something of their own into their place, which has no spec.
+    """
+    spec = getattr(module, "__spec__", None)
+    file = getattr(module, "__file__", None)
+    if name == "__main__" or not file:
         return None
-    return {"name": spec.name, "file": file, "package": spec.submodule_search_locations is not None}
-
-
-def _found(name: str) -> "ModuleSpec | None":
-    """Return where a module is found that put something else, without a spec, in its own place."""
-    from importlib.machinery import PathFinder  # noqa: PLC0415 (what is imported before is counted)
-
-    path = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
-    return None if path is None else PathFinder.find_spec(name, path)
+    return {"name": spec.name if spec else name, "file": file, "package": hasattr(module, "__path__")}
 
 
 def bytecode(source: bytes, file: str) -> bytes:

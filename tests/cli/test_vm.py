@@ -24,6 +24,7 @@ def programs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.setattr("cfsbuild.deploy.host_programs.SYSTEM_PROGRAMS", ())
     monkeypatch.setenv("CFSBUILD_VM", str(tmp_path / "kept"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.BOOT", tmp_path / "boot")
     monkeypatch.setattr("cfsbuild.deploy.guest_kernel.MODULES", tmp_path / "modules")
     Path("recipe.toml").write_text(RECIPE)

@@ -65,6 +65,36 @@ def test_native_modules_come_with_their_libraries(tmp_path):
     assert (done.stdout, done.stderr) == ("b'(\\xb5/\\xfd'\n", "")
 
 
+SIGN_AND_SEAL = """\
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+import cfsbuild.trust.dsse
+key = Ed25519PrivateKey.generate()
+key.public_key().verify(key.sign(b"x"), b"x")
+print(AESGCM(bytes(32)).decrypt(bytes(12), AESGCM(bytes(32)).encrypt(bytes(12), b"sealed", b""), b""))
+"""
+
+
+@needs_root
+def test_keys_and_ciphers_work_there(tmp_path):
+    # cryptography puts objects without a spec into the place of some of its modules.
+    names = [line.split()[1] for line in SIGN_AND_SEAL.splitlines()[:3]]
+    objects = Objects()
+    unpack(run("python", objects, modules=names), objects, tmp_path)
+    command = ["chroot", tmp_path, Path(sys.executable).resolve(), "-IS", "-c", SIGN_AND_SEAL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=BARE)
+    assert (done.stdout, done.stderr) == ("b'sealed'\n", "")
+
+
+def test_a_module_that_replaces_itself_is_taken(package):
+    (package / "ours/late.py").write_text(
+        "import sys, types\n"
+        "class Other(types.ModuleType):\n    __file__ = __file__\n"
+        "sys.modules[__name__] = Other(__name__)\n"
+    )
+    assert "ours/late.pyc" in modules(run("python", modules=["ours.late"]))
+
+
 def test_only_what_is_imported_is_taken(package):
     taken = modules(run("python", modules=["ours.tool"]))
     assert {"ours/__init__.pyc", "ours/tool.pyc", "json/decoder.pyc", "os.pyc"} <= taken

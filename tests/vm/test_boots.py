@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import vm
-from booting import another_disk, boot, command_line, environment
+from booting import APPLIANCE, another_disk, boot, command_line, environment
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -89,6 +89,14 @@ def test_the_mount_is_recorded_in_pcr_15(said):
     event = f"cfsbuild:appliance-1:fsverity-sha256-12:{said['digest']}".encode()
     value = hashlib.sha256(bytes(32) + hashlib.sha256(event).digest()).hexdigest().upper()
     assert value in said["stdout"].splitlines()
+
+
+def test_an_image_with_digests_of_sha512_boots_as_well(home):
+    recipe = home / "sha512.toml"
+    recipe.write_text(f'include = ["{APPLIANCE}"]\n[image]\nname = "long"\ndigest = "sha512"\n')
+    store = ("--store", home / "other-store")
+    result = boot(home, *store, "--no-tpm", "--exec", "grep -c verity=require /proc/mounts", recipe=recipe)
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
 
 
 def test_a_bit_that_changes_on_the_disk_is_an_io_error(home, booted):
