@@ -10,6 +10,9 @@ from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import UsageError
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+_ABOVE = ("etc/machine-id", "etc", "var")
+"""What `mount --bundle` mounts in an image, in the order in which it has to go."""
+
 _ESCAPES = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
 
 
@@ -19,15 +22,22 @@ _ESCAPES = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @pass_settings
 def command(settings: Settings, directory: Path, *, lazy: bool) -> None:
-    """Unmount the image that is mounted at DIR. Needs root. Refuses what is no composefs mount."""
+    """Unmount the image that is mounted at DIR, with its /etc and /var if a bundle made them writable.
+
+    Needs root. Refuses what is no composefs mount.
+    """
     from cfsbuild.deploy.mount import unmount  # noqa: PLC0415 (help unmounts nothing)
 
     del settings
     place = directory.resolve()
-    source = mounted_source(place, MOUNTINFO.read_text(errors="surrogateescape"))
+    mounts = MOUNTINFO.read_text(errors="surrogateescape")
+    source = mounted_source(place, mounts)
     if source != "composefs":
         what = f"it is a mount of {source}" if source else "nothing is mounted there"
         raise UsageError(f"no image is mounted at {directory}", details=what, reason="not-mounted")
+    for name in _ABOVE:
+        if mounted_source(place / name, mounts):
+            unmount(place / name, lazy=lazy)
     unmount(place, lazy=lazy)
 
 

@@ -197,3 +197,16 @@ def test_a_build_opens_keys_with_the_passphrase_that_it_is_given(lab, run):
     assert run("build", "edge.toml", "--passphrase-file", "wrong").status == 2
     assert run("build", "--check", "edge.toml", "--passphrase-file", "pass").status == 0
     assert run("verify", "out/edge-1.bundle", "--key", "k.pub").status == 0
+
+
+def test_umount_undoes_what_a_bundle_mounted(bundle, run, root):
+    Path("edge.toml").write_text(RECIPE + '[targets.bundle.state]\netc = "transient"\nvar = "persistent"\n')
+    assert run("build", "edge.toml").status == 0
+    insecure = () if has_feature("fs-verity") else ("--allow-insecure",)
+    told = run("mount", *insecure, "--bundle", bundle, "--key", "k.pub", "--base", "disk", "root")
+    assert told.status == 0, told.err
+    Path("root/etc/new").touch()
+    assert os.path.ismount("root/var")
+    assert run("umount", "root").status == 0
+    assert not os.path.ismount("root")
+    assert list(Path("root").iterdir()) == []
