@@ -1,5 +1,9 @@
 """The machine's configuration and its reports: strict, whoever wrote them."""
 
+import ast
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,6 +12,23 @@ from hypothesis import strategies as st
 from cfsbuild.deploy import boot_config, boot_report
 from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.errors import InputError, VerificationError
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/formats/boot.md").read_text()
+ON_THE_WAY = """
+cli/boot fsverity/kernel deploy/boot_bundle deploy/boot_config deploy/bundle_file deploy/bundle_mount deploy/by_bundle
+deploy/early deploy/kernel_features deploy/machine_check deploy/mount deploy/provision deploy/secrets deploy/state
+trust/bundle trust/canonical trust/counter trust/dsse trust/explanation trust/files trust/key_files trust/keys
+trust/sealed trust/storage_key trust/unseal_policy trust/unsealing trust/tpm/commands trust/tpm/connection
+trust/tpm/nv trust/tpm/offline trust/tpm/pcr trust/tpm/response_codes trust/tpm/session trust/tpm/transport
+trust/tpm/wire
+""".split()
+NEVER_ON_A_MACHINE = {
+    *("bundle", "payload", "policy", "secret", "signatures", "slots"),  # of who builds
+    *("key-exists", "key-id", "key-readable", "name", "passphrase"),  # of who signs
+    *("counter-far", "counter-index", "owner-auth", "tpm-command", "tpm-name"),  # of other verbs
+    "signature-other-name",  # nobody asks for a name
+}
 
 CONFIG = BootConfig(state=StateDevice(device="/dev/vda"), bundle="edge.cfsb")
 
@@ -98,3 +119,33 @@ def test_whatever_a_machine_sends_is_a_report_or_an_error(data):
 def test_reports_of_another_form_are_refused(line):
     with pytest.raises(InputError):
         boot_report.decode(line)
+
+
+def rows(page):
+    """Return what stands in the first column of each table, the words in code of a row together."""
+    return [re.findall(r"`([^`]+)`", cell) for cell in re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)]
+
+
+def test_the_page_describes_every_field():
+    described = {row[0] for row in rows(PAGE.partition("## What happens")[0])}
+    fields = {field.name for field in msgspec.structs.fields(BootConfig)} - {"state"}
+    state = {f"state.{field.name}" for field in msgspec.structs.fields(StateDevice)}
+    assert described == fields | state
+
+
+def test_the_example_of_the_page_is_a_configuration():
+    (example,) = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
+    assert boot_config.decode(example.encode()).bundle == "edge.cfsb"
+
+
+def reasons_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "reason" and isinstance(node.value, ast.Constant):
+            yield node.value.value
+
+
+def test_the_page_gives_every_reason_for_which_a_machine_does_not_start():
+    found = {reason for module in ON_THE_WAY for reason in reasons_of(ROOT / f"cfsbuild/{module}.py")}
+    section = PAGE.partition("## Reasons")[2].partition("## Reports")[0]
+    told = set(re.findall(r"`([a-z][a-z-]+)`", section))
+    assert told == found - {""} - NEVER_ON_A_MACHINE | {"os"}

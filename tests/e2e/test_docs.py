@@ -108,6 +108,21 @@ def test_the_picture_of_the_architecture_has_the_floors_of_the_import_contract()
     assert list(rows.values()) == floors
 
 
+def test_the_picture_of_a_start_gives_reasons_that_there_are():
+    svg = ET.parse(ROOT / "docs/boot-flow.svg").getroot()  # noqa: S314 (our own)
+    texts = svg.iter("{http://www.w3.org/2000/svg}text")
+    shown = [word for text in texts if text.get("class") == "why" for word in text.text.split()]
+    page = (ROOT / "docs/formats/boot.md").read_text().partition("## Reasons")[2]
+    assert len(shown) > 20
+    assert [reason for reason in shown if f"`{reason}`" not in page] == []
+
+
+def test_the_table_of_threats_names_tests_that_there_are():
+    named = re.findall(r"`(tests/[^`]+\.py)`", (ROOT / "docs/trust.md").read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
 def test_the_table_of_rooms_names_every_package():
     text = (ROOT / "docs/architecture.md").read_text()
     packages = [path.parent.name for path in ROOT.glob("cfsbuild/*/__init__.py")]
