@@ -129,6 +129,27 @@ def test_the_table_of_rooms_names_every_package():
     assert [package for package in packages if f"| `{package}/` |" not in text] == []
 
 
+@pytest.mark.parametrize("room", ["deploy", "targets", "trust", "trust/tpm"])
+def test_a_room_says_what_each_of_its_modules_is_for(room):
+    modules = {path.stem for path in (ROOT / "cfsbuild" / room).glob("*.py")} - {"__init__"}
+    text = (ROOT / "cfsbuild" / room / "__init__.py").read_text()
+    assert [module for module in sorted(modules) if f"`{module}`" not in text] == []
+
+
+@pytest.mark.parametrize("room", ["deploy", "trust"])
+def test_the_joints_of_a_room_are_there(room):
+    text = (ROOT / "docs/architecture.md").read_text()
+    (section,) = re.findall(rf"^### {room}\n(.*?)^#", text, re.MULTILINE | re.DOTALL)
+    joints = re.findall(r" {4}((?:tpm\.)?[a-z_]+)\.([A-Za-z]\w+)\(", section)
+    assert len(joints) > 15
+    absent = []
+    for module, joint in joints:
+        source = ROOT / "cfsbuild" / room / f"{module.replace('.', '/')}.py"
+        if not re.search(rf"^(def|class) {joint}\b", source.read_text(), re.MULTILINE):
+            absent.append(f"{module}.{joint}")
+    assert absent == []
+
+
 def test_the_example_of_a_new_node_kind_works(monkeypatch):
     text = (ROOT / "CONTRIBUTING.md").read_text()
     (source,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
