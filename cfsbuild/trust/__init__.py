@@ -1,4 +1,4 @@
-"""Trust: keys, signed documents, and what they say about an image.
+"""Trust: keys, signed documents, what they say about images and mounts, and sealing to TPMs.
 
 - `keys` (what a key is), `key_files` (where it lies), `files` (reading with bounds), `process` (what a
   process that holds a key must not do);
@@ -12,7 +12,8 @@
   that carry a bundle to machines);
 - `enrolment` (what a machine's TPM is), `storage_key` and `counter` (what it keeps), `unsealing` (running a
   policy there), `explanation` and `registers` (why it does not hold), `tools_script` (for tpm2-tools);
-- `uki` (what a kernel image measures), `pcr_signature`, `credential`, `pcrlock` (what systemd understands).
+- `uki` (what a kernel image measures), `pcr_signature`, `credential`, `pcrlock` (what systemd understands;
+  and what a mount extends PCR 15 by).
 
 Nothing here believes a document about itself: the keys that may sign it, and what it is about, come from the
 caller.

@@ -1,5 +1,9 @@
 """The machine's configuration and its reports: strict, whoever wrote them."""
 
+import ast
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,6 +12,58 @@ from hypothesis import strategies as st
 from cfsbuild.deploy import boot_config, boot_report
 from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.errors import InputError, VerificationError
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/formats/boot.md").read_text()
+ON_THE_WAY = {
+    "cli": ("boot",),
+    "fsverity": ("kernel",),
+    "deploy": (
+        "boot_bundle",
+        "boot_config",
+        "bundle_file",
+        "bundle_mount",
+        "by_bundle",
+        "early",
+        "kernel_features",
+        "machine_check",
+        "mount",
+        "provision",
+        "secrets",
+        "state",
+    ),
+    "trust": (
+        "bundle",
+        "canonical",
+        "counter",
+        "dsse",
+        "explanation",
+        "files",
+        "key_files",
+        "keys",
+        "sealed",
+        "storage_key",
+        "unseal_policy",
+        "unsealing",
+    ),
+    "trust/tpm": (
+        "commands",
+        "connection",
+        "nv",
+        "offline",
+        "pcr",
+        "response_codes",
+        "session",
+        "transport",
+        "wire",
+    ),
+}
+NEVER_ON_A_MACHINE = {
+    *("bundle", "payload", "policy", "secret", "signatures", "slots"),  # of who builds
+    *("key-exists", "key-id", "key-readable", "name", "passphrase"),  # of who signs
+    *("counter-far", "counter-index", "owner-auth", "tpm-command", "tpm-name"),  # of other verbs
+    "signature-other-name",  # nobody asks for a name
+}
 
 CONFIG = BootConfig(state=StateDevice(device="/dev/vda"), bundle="edge.cfsb")
 
@@ -98,3 +154,34 @@ def test_whatever_a_machine_sends_is_a_report_or_an_error(data):
 def test_reports_of_another_form_are_refused(line):
     with pytest.raises(InputError):
         boot_report.decode(line)
+
+
+def rows(page):
+    """Return what stands in the first column of each table, the words in code of a row together."""
+    return [re.findall(r"`([^`]+)`", cell) for cell in re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)]
+
+
+def test_the_page_describes_every_field():
+    described = {row[0] for row in rows(PAGE.partition("## What happens")[0])}
+    fields = {field.name for field in msgspec.structs.fields(BootConfig)} - {"state"}
+    state = {f"state.{field.name}" for field in msgspec.structs.fields(StateDevice)}
+    assert described == fields | state
+
+
+def test_the_example_of_the_page_is_a_configuration():
+    (example,) = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
+    assert boot_config.decode(example.encode()).bundle == "edge.cfsb"
+
+
+def reasons_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "reason" and isinstance(node.value, ast.Constant):
+            yield node.value.value
+
+
+def test_the_page_gives_every_reason_for_which_a_machine_does_not_start():
+    paths = [ROOT / f"cfsbuild/{room}/{name}.py" for room, names in ON_THE_WAY.items() for name in names]
+    found = {reason for path in paths for reason in reasons_of(path)}
+    section = PAGE.partition("## Reasons")[2].partition("## Reports")[0]
+    told = set(re.findall(r"`([a-z][a-z-]+)`", section))
+    assert told == found - {""} - NEVER_ON_A_MACHINE | {"os"}

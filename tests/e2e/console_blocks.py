@@ -4,6 +4,7 @@
     ```toml file=NAME     the file NAME, written before the next command
 
 `# ` instead of `$ ` marks a command that needs root, and a kernel that mounts images; elsewhere it is left out.
+On a page that enrols a machine, `cfsbuild` finds a software TPM where a machine has its own.
 `…` in what is expected stands for anything within a line; a line of `…` alone for any lines. Seconds are not
 compared. `python tests/e2e/console_blocks.py PAGE` prints PAGE with what its commands write now.
 """
@@ -15,6 +16,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -25,10 +27,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.append(str(Path(__file__).parents[1] / "trust"))
+import swtpm
+
 ROOT = Path(__file__).parents[2]
 COLUMNS = 100
 HOME_IN_PAGES = "/home/you"
 _FENCE = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ON_MACHINES = "enroll' '*|unseal' '*|advance|advance' '*|mount' '*--bundle*"
 _SECONDS = re.compile(r"\d+\.\d\d s\b")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -79,17 +85,24 @@ def matches(expected: str, actual: str) -> bool:
 
 
 class Session:
-    """A terminal in `directory` with a home of its own; remembers the working directory between commands."""
+    """A terminal in `directory` with a home of its own; remembers the working directory between commands.
 
-    def __init__(self, directory: Path) -> None:
+    What runs on machines is given the TPM called `tpm`, if there is one.
+    """
+
+    def __init__(self, directory: Path, tpm: str = "") -> None:
         self.home = directory / "home"
         self.cwd = directory / "checkout"
         self.home.mkdir()
         ignore = shutil.ignore_patterns("rootfs.tar*", "__pycache__")
         shutil.copytree(ROOT / "recipes", self.cwd / "recipes", ignore=ignore)
         self._where = directory / "cwd"
+        programs = str(Path(sys.executable).parent)
+        if tpm:
+            _write_with_tpm(directory / "bin", tpm)
+            programs = f"{directory / 'bin'}:{programs}"
         self._env = {
-            "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
             "NO_COLOR": "1",
@@ -125,6 +138,17 @@ class Session:
         return _screen(output.decode()).replace(str(self.home), HOME_IN_PAGES)
 
 
+def _write_with_tpm(directory: Path, tpm: str) -> None:
+    """Write a `cfsbuild` that gives the TPM to those verbs that a page runs on a machine."""
+    real = f'exec {shlex.quote(str(Path(sys.executable).parent / "cfsbuild"))} "$@"'
+    script = directory / "cfsbuild"
+    directory.mkdir()
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in {_ON_MACHINES}) {real} --tpm {shlex.quote(tpm)} ;; esac\n{real}\n'
+    )
+    script.chmod(0o755)
+
+
 def _read_all(primary: int) -> bytes:
     pieces = []
     with contextlib.suppress(OSError):  # EIO: the other side is closed
@@ -150,14 +174,25 @@ def can_mount() -> bool:
 
 def run_page(text: str, directory: Path, check: Callable[[Command, str], None]) -> Session:
     """Do everything that a page says; call `check` with each command and what it wrote."""
-    session = Session(directory)
     root = can_mount()
-    for step in steps(text):
-        if isinstance(step, File):
-            session.write(step)
-        elif root or not step.needs_root:
-            check(step, session.run(step.text))
+    with _tpm_for(text, directory) as tpm:
+        session = Session(directory, tpm)
+        for step in steps(text):
+            if isinstance(step, File):
+                session.write(step)
+            elif root or not step.needs_root:
+                check(step, session.run(step.text))
     return session
+
+
+@contextlib.contextmanager
+def _tpm_for(text: str, directory: Path) -> Iterator[str]:
+    """Give the name of a TPM, new and of its own, if the page enrols a machine; else an empty one."""
+    if "cfsbuild enroll" not in text:
+        yield ""
+        return
+    with swtpm.running(directory / "tpm") as machine:
+        yield machine.name
 
 
 def renewed(text: str) -> str:

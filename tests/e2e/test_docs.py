@@ -108,10 +108,46 @@ def test_the_picture_of_the_architecture_has_the_floors_of_the_import_contract()
     assert list(rows.values()) == floors
 
 
+def test_the_picture_of_a_start_gives_reasons_that_there_are():
+    svg = ET.parse(ROOT / "docs/boot-flow.svg").getroot()  # noqa: S314 (our own)
+    texts = svg.iter("{http://www.w3.org/2000/svg}text")
+    shown = [word for text in texts if text.get("class") == "why" for word in text.text.split()]
+    page = (ROOT / "docs/formats/boot.md").read_text().partition("## Reasons")[2]
+    assert len(shown) > 20
+    assert [reason for reason in shown if f"`{reason}`" not in page] == []
+
+
+def test_the_table_of_threats_names_tests_that_there_are():
+    named = re.findall(r"`(tests/[^`]+\.py)`", (ROOT / "docs/trust.md").read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
 def test_the_table_of_rooms_names_every_package():
     text = (ROOT / "docs/architecture.md").read_text()
     packages = [path.parent.name for path in ROOT.glob("cfsbuild/*/__init__.py")]
     assert [package for package in packages if f"| `{package}/` |" not in text] == []
+
+
+@pytest.mark.parametrize("room", ["deploy", "targets", "trust", "trust/tpm"])
+def test_a_room_says_what_each_of_its_modules_is_for(room):
+    modules = {path.stem for path in (ROOT / "cfsbuild" / room).glob("*.py")} - {"__init__"}
+    text = (ROOT / "cfsbuild" / room / "__init__.py").read_text()
+    assert [module for module in sorted(modules) if f"`{module}`" not in text] == []
+
+
+@pytest.mark.parametrize("room", ["deploy", "trust"])
+def test_the_joints_of_a_room_are_there(room):
+    text = (ROOT / "docs/architecture.md").read_text()
+    (section,) = re.findall(rf"^### {room}\n(.*?)^#", text, re.MULTILINE | re.DOTALL)
+    joints = re.findall(r" {4}((?:tpm\.)?[a-z_]+)\.([A-Za-z]\w+)\(", section)
+    assert len(joints) > 15
+    absent = []
+    for module, joint in joints:
+        source = ROOT / "cfsbuild" / room / f"{module.replace('.', '/')}.py"
+        if not re.search(rf"^(def|class) {joint}\b", source.read_text(), re.MULTILINE):
+            absent.append(f"{module}.{joint}")
+    assert absent == []
 
 
 def test_the_example_of_a_new_node_kind_works(monkeypatch):

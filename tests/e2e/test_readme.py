@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from console_blocks import ROOT, Command, matches, renewed, run_page, steps
 
+from cfsbuild.deploy import kernel_features
+from cfsbuild.errors import VerificationError
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -28,6 +31,13 @@ def test_the_tour_writes_what_the_readme_shows_and_draws_its_picture(tmp_path):
     assert drawn == (ROOT / "docs/hello-plan.svg").read_text(), (
         "renew docs/hello-plan.svg by the tour's command"
     )
+
+
+def test_what_a_kernel_without_fs_verity_is_told_is_quoted(monkeypatch):
+    monkeypatch.setattr(kernel_features, "_VERITY_SIGNS", ())
+    with pytest.raises(VerificationError) as caught:
+        kernel_features.check_kernel(["fs-verity"])
+    assert f"`error: {caught.value.brief}`" in README
 
 
 def test_the_hello_recipe_has_at_most_forty_lines():
