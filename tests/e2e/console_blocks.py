@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 COLUMNS = 100
 HOME_IN_PAGES = "/home/you"
 _FENCE = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_ON_MACHINES = "enroll' '*|unseal' '*|advance|advance' '*|mount' '*--bundle*"
+_ON_MACHINES = "enroll*|unseal*|advance*|mount*--bundle*"
 _SECONDS = re.compile(r"\d+\.\d\d s\b")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
