@@ -19,8 +19,6 @@ from cfsbuild.errors import StoreError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from cfsbuild.trust.explanation import BranchState, CounterState
-    from cfsbuild.trust.tpm.connection import Tpm
-    from cfsbuild.trust.unseal_policy import UnsealPolicy
     from cfsbuild.trust.unsealing import Explanation
 
 _SHORT = 16
@@ -61,13 +59,14 @@ def command(  # noqa: PLR0913 (one parameter an option)
     That is a signed document whose signature was NOT verified: anyone who has this machine's public key can
     seal to it. Exit status 5 if the TPM does not release it; --explain says why, condition by condition.
     """
-    from cfsbuild.trust import files, process, sealed, unsealing  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.deploy import bundle_file  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.trust import files, process, sealed, unsealing  # noqa: PLC0415
 
     data = files.read_regular(file, limit=sealed.SEALED_BYTES)
     pinned = _name(srk)
     if only_explain:
         with open_tpm(tpm_name) as tpm:
-            explained = unsealing.explain(tpm, data, _policy(tpm, file, policy))
+            explained = unsealing.explain(tpm, data, bundle_file.read_policy(file, tpm, policy))
         if settings.json:
             write_json(explained)
         else:
@@ -76,36 +75,13 @@ def command(  # noqa: PLR0913 (one parameter an option)
     process.forbid_core_dumps()
     given = given_passphrase(pin_fd, pin_file, PIN)
     with open_tpm(tpm_name) as tpm:
-        document = _policy(tpm, file, policy)
+        document = bundle_file.read_policy(file, tpm, policy)
         opened = unsealing.unseal(
             tpm, data, document, pin=lambda: given or ask_passphrase(file.name, secret=PIN), srk_name=pinned
         )
     _write(output, opened)
     note(settings, "unsealed, and not verified: whoever wrote this is not known")
     return 0
-
-
-def _policy(tpm: Tpm, file: Path, given: Path | None) -> UnsealPolicy:
-    """Return the policy that is named, or lies beside the bundle: for all machines, or for this one."""
-    from cfsbuild.trust import files, sealed, sealing, unseal_policy  # noqa: PLC0415
-    from cfsbuild.trust.storage_key import storage_key  # noqa: PLC0415
-
-    path = given
-    if path is None:
-        name = file.name.removesuffix(sealed.SUFFIX)
-        path = file.with_name(name + unseal_policy.SUFFIX)
-        if not path.exists():
-            machine = sealing.machine_id_of(storage_key(tpm).name)
-            path = file.with_name(f"{name}.{machine}{unseal_policy.SUFFIX}")
-    try:
-        return unseal_policy.decode(files.read_regular(path, limit=unseal_policy.POLICY_BYTES))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no policy beside {file}",
-            details=f"neither for all machines nor {path.name}",
-            resolution="name it: --policy FILE",
-            reason="policy-missing",
-        ) from error
 
 
 def _name(text: str | None) -> bytes | None:

@@ -11,7 +11,10 @@ from cfsbuild.errors import StoreError
 
 
 class MountError(StoreError):
-    """The kernel refused to mount."""
+    """The kernel refused to mount; the reason is `mount` unless another is given."""
+
+    def __init__(self, brief: str, *, details: str = "", resolution: str = "", reason: str = "mount") -> None:
+        super().__init__(brief, details=details, resolution=resolution, reason=reason)
 
 
 def refused_to(what: str, error: OSError, *, busy: str = "") -> MountError:

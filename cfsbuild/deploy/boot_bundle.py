@@ -33,6 +33,7 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
             threshold=config.threshold,
             revoked=tuple(map(keys.key_id, _read_keys(Path(config.revoked)))),
             allow_insecure=config.allow_insecure,
+            name=config.name,
         ),
         enrolled=_enrolled(config),
         secrets=Path(config.secrets),

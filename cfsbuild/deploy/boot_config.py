@@ -34,18 +34,20 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What to mount, whom to believe, and what to run.
 
     `bundle` is a path on the state device, and counts when a key of the directory `keys` signed it, one that
-    is not in `revoked`; `allow_insecure` accepts images that the kernel does not check. `tpm` is the TPM's
-    device: it opens a sealed bundle and is told of the mount; a machine with the file `enrolment` holds
-    bundles against its counter. Secrets go to the directory `secrets`. `enable_verity` turns fs-verity on for
-    objects and images that lack it. With `once`, `exec` is not the first process but its child, and the
-    machine is switched off when it ends. `report` names a virtio port to which the outcome is written; output
-    goes to the ports of that name with `.out` and `.err`, if there are any.
+    is not in `revoked`, and when it is of the image `name`, if one is named; `allow_insecure` accepts images
+    that the kernel does not check. `tpm` is the TPM's device: it opens a sealed bundle and is told of the
+    mount; a machine with the file `enrolment` holds bundles against its counter. Secrets go to the directory
+    `secrets`. `enable_verity` turns fs-verity on for objects and images that lack it. With `once`, `exec` is
+    not the first process but its child, and the machine is switched off when it ends. `report` names a virtio
+    port to which the outcome is written; output goes to the ports of that name with `.out` and `.err`, if
+    there are any.
     """
 
     v: Literal[1] = 1
     type: Literal["cfsbuild.boot"] = "cfsbuild.boot"
     state: StateDevice
     bundle: _Below
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,255}\Z")] | None = None
     keys: _Path = "/etc/cfsbuild/keys"
     revoked: _Path = "/etc/cfsbuild/revoked"
     threshold: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cfsbuild.errors import InputError, UsageError, VerificationError
-from cfsbuild.trust import dsse, files, sealed, unseal_policy, unsealing
+from cfsbuild.trust import dsse, files, sealed, sealing, unseal_policy, unsealing
 from cfsbuild.trust.enrolment import Enrolment
+from cfsbuild.trust.storage_key import storage_key
 from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.unseal_policy import UnsealPolicy
 
 
 def is_sealed(path: Path) -> bool:
@@ -40,17 +42,32 @@ def unseal_envelope(
             resolution="name it: --tpm DEVICE",
             reason="tpm-missing",
         )
-    beside = path.with_name(path.name.removesuffix(sealed.SUFFIX) + unseal_policy.SUFFIX)
+    document = read_policy(path, tpm, policy)
+    name = None if enrolled is None else bytes.fromhex(enrolled.srk.name)
+    return unsealing.unseal(tpm, _read(path, sealed.SEALED_BYTES), document, pin=pin, srk_name=name)
+
+
+def read_policy(path: Path, tpm: Tpm, given: Path | None = None) -> UnsealPolicy:
+    """Return the policy of a sealed bundle: `given`, or beside it, for all machines or for this one.
+
+    Raises `UsageError` (reason `policy-missing`), `VerificationError` (reason `malformed`), `TpmError`.
+    """
+    place = given
+    if place is None:
+        name = path.name.removesuffix(sealed.SUFFIX)
+        place = path.with_name(name + unseal_policy.SUFFIX)
+        if not place.exists():
+            machine = sealing.machine_id_of(storage_key(tpm).name)
+            place = path.with_name(f"{name}.{machine}{unseal_policy.SUFFIX}")
     try:
-        document = unseal_policy.decode(_read(policy or beside, unseal_policy.POLICY_BYTES))
+        return unseal_policy.decode(_read(place, unseal_policy.POLICY_BYTES))
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no policy {policy or beside}",
+            f"there is no policy beside {path}" if given is None else f"there is no policy {given}",
+            details=f"looked for {place}",
             resolution="name it: --policy FILE",
             reason="policy-missing",
         ) from error
-    name = None if enrolled is None else bytes.fromhex(enrolled.srk.name)
-    return unsealing.unseal(tpm, _read(path, sealed.SEALED_BYTES), document, pin=pin, srk_name=name)
 
 
 def _read(path: Path, limit: int) -> bytes:

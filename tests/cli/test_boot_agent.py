@@ -137,6 +137,11 @@ def test_a_revoked_key_starts_nothing(machine):
     assert machine.refused() == "key-revoked"
 
 
+def test_a_machine_of_one_name_starts_no_other(machine):
+    assert machine.refused(name="other") == "signature-other-name"
+    machine.start(name="edge")
+
+
 def test_several_signatures_can_be_asked_for(machine):
     (machine.keys / "other.pub").write_bytes(Path("other.pub").read_bytes())
     assert machine.refused(threshold=2) == "signature-threshold"

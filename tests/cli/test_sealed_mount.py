@@ -330,3 +330,21 @@ def test_what_does_not_go_together_is_said_before_anything_runs(enrolled, run, c
 def test_a_credential_is_made_for_systemd(enrolled, run):
     write(RECIPE.replace("sealed", "cred"), run)
     assert Path("out/edge-1.cred").stat().st_size > 500
+
+
+def test_a_bundle_for_several_machines_finds_the_policy_of_this_one(enrolled, attempt, run, tmp_path):
+    with swtpm.running(tmp_path / "other") as other:
+        made = Enrolled(other)
+        with made.tpm() as tpm:
+            index = made.enrolment.counter.index
+            counter.advance_counter(tpm, index, made.enrolment.counter.base + 3)
+            Path("n.json").write_bytes(enrolment.encode(enrolment.enroll(tpm, counter=index)))
+    write(RECIPE.replace('["m.json"]', '["m.json", "n.json"]'), run)
+    Path("out/edge-1.policy.json").unlink()
+    assert len(list(Path("out").glob("edge-1.*.policy.json"))) == 2
+    assert attempt("--enrolment", "m.json").status == 0
+    for path in Path("out").glob("edge-1.*.policy.json"):
+        path.unlink()
+    told = attempt()
+    assert told.status == 2
+    assert "there is no policy beside" in told.err
