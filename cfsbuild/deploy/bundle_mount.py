@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from cfsbuild.deploy import kernel_features
+from cfsbuild.deploy.attach import detach_until, mount_id
 from cfsbuild.deploy.machine_id import keep_machine_id
-from cfsbuild.deploy.mount import Mounted, best_verity, mount, unmount
+from cfsbuild.deploy.mount import Mounted, best_verity, mount
 from cfsbuild.deploy.spec import MountSpec
 from cfsbuild.deploy.state import mount_state
 from cfsbuild.errors import VerificationError
@@ -85,18 +86,18 @@ def mount_accepted(
     spec = mount_spec(bundle, base, allow_insecure=allow_insecure)
     if not spec.digest:
         _check_by_reading(Path(spec.image), bundle)
-    mounted = mount(spec, target)
-    above = [target]
+    before = mount_id(target)
     try:
+        mounted = mount(spec, target)
         if bundle.state is not None:
             state = bundle.state
-            above += mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
+            mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
             keep_machine_id(target, state.etc, base, state.directory)
         finish()
+        return mounted  # noqa: TRY300 (an interruption just before this counts)
     except BaseException:
-        _unmount_all(reversed(above))
+        detach_until(target, before)
         raise
-    return mounted
 
 
 def mount_spec(bundle: Bundle, base: Path, *, allow_insecure: bool = False) -> MountSpec:
@@ -155,8 +156,3 @@ def _check_by_reading(image: Path, bundle: Bundle) -> None:
             details=f"signed   {wanted.hex()}\npresent  {found.hex()}",
             reason="image-digest",
         )
-
-
-def _unmount_all(places: Iterable[Path]) -> None:
-    for place in places:
-        unmount(place, lazy=True)
