@@ -16,7 +16,7 @@ MOST_SECONDS = 600
 
 _Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
 _Below = Annotated[
-    str, msgspec.Meta(pattern=r"\A(?!.*(\A|/)\.\.?(/|\Z))[^/\0][^\0]*\Z", min_length=1, max_length=4095)
+    str, msgspec.Meta(pattern=r"\A(?![^\0]*(\A|/)\.\.?(/|\Z))[^/\0][^\0]*\Z", min_length=1, max_length=4095)
 ]
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z", max_length=1 << 15)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64}|[0-9a-f]{128})\Z")]
