@@ -15,9 +15,13 @@ from cfsbuild.trust import enrolment, files, key_files, keys
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.pcrlock import MOUNT_PCR
 from cfsbuild.trust.statement import digest_hex
 from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.pcr import extend_pcr
 from cfsbuild.trust.tpm.transport import open_transport
+
+_FORFEITED = b"cfsbuild:forfeited"
 
 
 def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], None]) -> None:
@@ -33,6 +37,7 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
             threshold=config.threshold,
             revoked=tuple(map(keys.key_id, _read_keys(Path(config.revoked)))),
             allow_insecure=config.allow_insecure,
+            name=config.name,
         ),
         enrolled=_enrolled(config),
         secrets=Path(config.secrets),
@@ -48,6 +53,17 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
             early.make_writable(state)
         tell(f"mounting image {bundle.image.digest}")
         by_bundle.mount_opened(order, opened, root, tpm)
+
+
+def forfeit(config: BootConfig) -> None:
+    """Let the TPM release nothing more in this boot that is sealed with PCR 15 at zero.
+
+    Whoever gets a shell of the initramfs has the machine in the very state that bundles are sealed to. Raises
+    `TpmError`.
+    """
+    with _tpm(config) as tpm:
+        if tpm is not None:
+            extend_pcr(tpm, MOUNT_PCR, _FORFEITED)
 
 
 def _enable_verity(bundle: Bundle, state: Path, tell: Callable[[str], None]) -> None:

@@ -33,10 +33,11 @@ class StateDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to mount, whom to believe, and what to run.
 
-    `bundle` is a path on the state device, and counts when a key of the directory `keys` signed it, one that
-    is not in `revoked`; `allow_insecure` accepts images that the kernel does not check. `tpm` is the TPM's
-    device: it opens a sealed bundle and is told of the mount; a machine with the file `enrolment` holds
-    bundles against its counter. Secrets go to the directory `secrets`. `enable_verity` turns fs-verity on for
+    `bundle` is a path on the state device, and counts when it is called `name` (None: whatever it is called)
+    and a key of the directory `keys` signed it, one that is not in `revoked`; `allow_insecure` accepts images
+    that the kernel does not check. `tpm` is the TPM's device: it opens a sealed bundle and is told of the
+    mount; a machine with the file `enrolment` holds bundles against its counter. Secrets go to the directory
+    `secrets`. `enable_verity` turns fs-verity on for
     objects and images that lack it. With `once`, `exec` is not the first process but its child, and the
     machine is switched off when it ends. `report` names a virtio port to which the outcome is written; output
     goes to the ports of that name with `.out` and `.err`, if there are any.
@@ -49,6 +50,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keys: _Path = "/etc/cfsbuild/keys"
     revoked: _Path = "/etc/cfsbuild/revoked"
     threshold: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]+\Z", max_length=255)] | None = None
     enrolment: _Path | None = None
     secrets: _Path = "/run/cfsbuild/secrets"
     allow_insecure: bool = False

@@ -9,7 +9,8 @@ import pytest
 import swtpm
 from enrolled import Enrolled
 
-from cfsbuild.deploy import boot_bundle
+from cfsbuild.cli import boot
+from cfsbuild.deploy import boot_bundle, boot_report
 from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.deploy.kernel_features import has_feature
 from cfsbuild.errors import CfsError
@@ -159,3 +160,35 @@ def test_a_kernel_that_checks_nothing_is_refused_unless_that_is_allowed(machine)
 def test_a_bundle_that_is_not_there_is_an_error(machine):
     with pytest.raises(OSError, match=r"gone\.bundle"):
         machine.start(bundle="gone.bundle")
+
+
+def test_another_bundle_by_a_trusted_key_is_refused_where_a_name_is_asked_for(machine):
+    assert machine.refused(name="other") == "signature-other-name"
+    machine.start(name="edge")
+
+
+class Entered(Exception):  # noqa: N818 (it is none)
+    """The agent becomes a shell."""
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, tpm, monkeypatch, absent):
+    """The state that things are sealed to must be gone when somebody can type."""
+
+    def shell(*_):
+        raise Entered("shell")
+
+    def power_off():
+        raise Entered("off")
+
+    monkeypatch.setattr(os, "execve", shell)
+    monkeypatch.setattr(boot.early, "power_off", power_off)
+    config = msgspec.structs.replace(machine.config, on_failure="shell")
+    if absent:
+        config = msgspec.structs.replace(config, tpm="swtpm:/nowhere")
+    with pytest.raises(Entered, match="off" if absent else "shell"):
+        boot._fail(config, boot.Ports(), boot_report.failure(OSError(2, "gone")))
+    if not absent:
+        assert machine.refused() == "pcr-mismatch"
+        tpm.reboot()
+    machine.start()
