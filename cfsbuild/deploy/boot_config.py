@@ -37,10 +37,11 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     and a key of the directory `keys` signed it, one that is not in `revoked`; `allow_insecure` accepts images
     that the kernel does not check. `tpm` is the TPM's device: it opens a sealed bundle and is told of the
     mount; a machine with the file `enrolment` holds bundles against its counter. Secrets go to the directory
-    `secrets`. `enable_verity` turns fs-verity on for
-    objects and images that lack it. With `once`, `exec` is not the first process but its child, and the
-    machine is switched off when it ends. `report` names a virtio port to which the outcome is written; output
-    goes to the ports of that name with `.out` and `.err`, if there are any.
+    `secrets`. `enable_verity` turns fs-verity on for objects and images that lack it.
+
+    With `once`, `exec` is not the first process but its child, and the machine is switched off when it ends.
+    `report` names a virtio port to which the outcome is written; output goes to the ports of that name with
+    `.out` and `.err`, if there are any.
     """
 
     v: Literal[1] = 1
