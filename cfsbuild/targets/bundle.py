@@ -118,7 +118,7 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
         )
     try:
         _seconds(params.not_after)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         yield Problem(
             f"not_after is no time: {error}", resolution="2027-06-30", origin=spec.origin_of("not_after")
         )
