@@ -243,7 +243,7 @@ def _digest_of(document: bytes) -> str:
 
 KIND = TargetKind(
     name="bundle",
-    version=1,
+    version=2,
     summary="A mount bundle: what a machine must know to mount the image, signed.",
     params=BundleParams,
     emit=emit,
