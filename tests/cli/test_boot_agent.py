@@ -198,7 +198,9 @@ def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, 
 
 
 def test_a_machine_that_knows_itself_holds_bundles_that_name_none_against_its_counter(machine, run):
-    Path("edge.toml").write_text(RECIPE.split("[targets.bundle.seal]")[0].replace("sealed", "signed"))
+    Path("edge.toml").write_text(
+        RECIPE.split("[targets.bundle.seal]", maxsplit=1)[0].replace("sealed", "signed")
+    )
     assert run("build", "edge.toml").status == 0
     (machine.disk / "edge.bundle").write_bytes(Path("out/edge-1.bundle").read_bytes())
     assert b'"target":null' in Path("out/edge-1.bundle.json").read_bytes()
