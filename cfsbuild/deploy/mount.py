@@ -71,6 +71,10 @@ def _outcome(spec: MountSpec, target: Path, *, verity: bool, measured: bool) -> 
         return Mounted(str(target), enforced=False, why_not=reason)
     if not measured:
         return Mounted(str(target), enforced=False, why_not="the image file itself has no fs-verity")
+    if spec.upper:
+        # Whoever can write there can put any file in the place of the image's.
+        why_not = "nothing checks what is in the upper directory, which hides the image's files"
+        return Mounted(str(target), enforced=False, why_not=why_not)
     return Mounted(str(target), enforced=True)
 
 
