@@ -229,3 +229,19 @@ def test_a_directory_in_the_place_of_the_identity_is_refused(machine, way):
         keep_machine_id(root, way, machine.base, "state/m")
     assert caught.value.reason == "state"
     assert [path.name for path in kept.iterdir()] == ["machine-id"]
+
+
+def test_an_identity_that_was_cut_off_half_way_is_made_again(machine):
+    (machine.base / "state/m").mkdir(parents=True)
+    (machine.base / "state/m/machine-id").write_text("\n")
+    first = identity(machine, "transient")
+    assert len(first[1]) == 33
+    assert identity(machine, "transient") == first
+
+
+def test_an_identity_that_is_a_link_is_not_read_through_it(machine):
+    (machine.base / "state/m").mkdir(parents=True)
+    (machine.directory / "secret").write_text("not an identity\n")
+    (machine.base / "state/m/machine-id").symlink_to(machine.directory / "secret")
+    assert len(identity(machine, "transient")[1]) == 33
+    assert (machine.directory / "secret").read_text() == "not an identity\n"
