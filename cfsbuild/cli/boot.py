@@ -130,8 +130,9 @@ def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootRepor
     try:
         boot_report.send(report, ports.report)
         if config is not None and config.on_failure == "shell":
+            boot_bundle.forfeit(config)
             os.execve("/bin/sh", ["/bin/sh"], ENVIRONMENT)  # noqa: S606
-    except OSError as error:
+    except (CfsError, OSError) as error:
         _say(f"cfsbuild:   and then: {error}")
     early.power_off()
     signal.pause()

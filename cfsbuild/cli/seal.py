@@ -226,7 +226,7 @@ def _read_bundle(path: Path) -> tuple[bytes, Described]:
     _, payload = dsse.unverified(envelope)
     try:
         return envelope, msgspec.json.decode(payload, type=Described)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return envelope, Described()
 
 

@@ -45,7 +45,7 @@ def mounted_source(place: Path, mountinfo: str) -> str:
     """Return the source of the last mount at `place` by the text of proc(5)'s mountinfo; empty if none."""
     wanted = "".join(_ESCAPES.get(char, char) for char in str(place))
     source = ""
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         before, dash, after = line.partition(" - ")
         fields = before.split(" ")
         if dash and len(fields) > 4 and fields[4] == wanted:

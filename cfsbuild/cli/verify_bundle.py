@@ -93,9 +93,16 @@ def _lines(name: str, opened: OpenedBundle) -> Iterator[str]:
     if bundle.target is not None:
         yield f"  machine     {bundle.target.srk}"
     if bundle.not_after is not None:
-        yield f"  not after   {dt.datetime.fromtimestamp(bundle.not_after, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        yield f"  not after   {_moment(bundle.not_after)}"
     if bundle.secrets:
         yield f"  secrets     {', '.join(sorted(bundle.secrets))}"
     yield from (f"  signed by   {signer}" for signer in opened.key_ids)
     if bundle.verity != "require":
         yield "  warning     the kernel is not asked to check what is read"
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError):  # after the year 9999
+        return f"{seconds} seconds since 1970"

@@ -80,6 +80,11 @@ def read_trust(directory: Path, *, tpm: bool) -> Trust:
         files = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
         initramfs = {f"keys/{KEY}": files[KEY]}
         disk = {SIGNED: files[SIGNED]}
+        if SEALED in files:
+            disk |= {SEALED: files[SEALED], POLICY: files[POLICY]}
+        if not tpm or SEALED not in files:
+            return Trust(disk, initramfs, SIGNED, None)
+        return Trust(disk, initramfs | {ENROLMENT: files[ENROLMENT]}, SEALED, ENROLMENT)
     except (FileNotFoundError, KeyError) as error:
         raise UsageError(
             f"{directory} does not say whom the machine trusts",
@@ -87,11 +92,6 @@ def read_trust(directory: Path, *, tpm: bool) -> Trust:
             resolution="remove the disk: a new one is made, with all that belongs to it",
             reason="disk",
         ) from error
-    if SEALED in files:
-        disk |= {SEALED: files[SEALED], POLICY: files[POLICY]}
-    if not tpm or SEALED not in files:
-        return Trust(disk, initramfs, SIGNED, None)
-    return Trust(disk, initramfs | {ENROLMENT: files[ENROLMENT]}, SEALED, ENROLMENT)
 
 
 def bundle_of(document: bytes | None, *, name: str, digest: bytes, image_format: int, size: int) -> Bundle:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from cfsbuild.deploy import syscalls
 from cfsbuild.deploy.sequence import FilesystemMount
@@ -45,6 +49,59 @@ def attach(what: FilesystemMount, directory: str, idmap: str = "") -> set[str]:
     finally:
         os.close(mounted)
     return refused
+
+
+@contextmanager
+def private_place(prefix: str) -> Iterator[str]:
+    """Give a directory to mount something at for a while: in the end both are gone, however it ends."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as directory:
+        before = mount_id(directory)
+        try:
+            try:
+                yield directory
+            finally:
+                detach_until(directory, before)
+        except BaseException:
+            # An interruption may have come just before that was done.
+            detach_until(directory, before)
+            raise
+
+
+def mount_id(place: str | Path) -> int:
+    """Return the number of the mount that a path leads to; 0 if there is no such path.
+
+    Source: proc(5), /proc/PID/fdinfo.
+    """
+    try:
+        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "mnt_id":
+                return int(value)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def detach_until(place: str | Path, wanted: int) -> None:
+    """Detach what is mounted at a path, with all above it, until it leads to the mount `wanted` again.
+
+    It asks the kernel what is there: who is interrupted cannot know. An interruption of this itself is raised
+    when nothing is left. Raises `OSError`.
+    """
+    try:
+        _detach(place, wanted)
+    except BaseException:
+        _detach(place, wanted)
+        raise
+
+
+def _detach(place: str | Path, wanted: int) -> None:
+    while mount_id(place) not in {wanted, 0}:
+        syscalls.umount(str(place), syscalls.MNT_DETACH)
 
 
 def _configure(fd: int, what: FilesystemMount) -> set[str]:

@@ -11,13 +11,17 @@ from cfsbuild.deploy import by_bundle, early, provision
 from cfsbuild.deploy.boot_config import BootConfig
 from cfsbuild.deploy.bundle_mount import Policy
 from cfsbuild.errors import VerificationError
-from cfsbuild.trust import enrolment, files, key_files, keys
+from cfsbuild.trust import enrolment, files, key_files, keys, process, unsealing
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.pcrlock import MOUNT_PCR
 from cfsbuild.trust.statement import digest_hex
 from cfsbuild.trust.tpm.connection import Tpm
+from cfsbuild.trust.tpm.pcr import extend_pcr
 from cfsbuild.trust.tpm.transport import open_transport
+
+_FORFEITED = b"cfsbuild:forfeited"
 
 
 def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], None]) -> None:
@@ -38,8 +42,9 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
         enrolled=_enrolled(config),
         secrets=Path(config.secrets),
     )
+    process.forbid_core_dumps()
     with _tpm(config) as tpm:
-        opened = by_bundle.open_bundle(order, tpm, lambda: getpass.getpass("PIN: ").encode())
+        opened = by_bundle.open_bundle(order, tpm, _ask_pin)
         bundle = opened.bundle
         called = f"{bundle.name} {bundle.version}".rstrip()
         tell(f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
@@ -49,6 +54,24 @@ def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], Non
             early.make_writable(state)
         tell(f"mounting image {bundle.image.digest}")
         by_bundle.mount_opened(order, opened, root, tpm)
+
+
+def _ask_pin() -> bytes:
+    try:
+        return getpass.getpass("PIN: ").encode()
+    except (EOFError, UnicodeError):  # nobody is there, or they typed what is no text
+        return unsealing.no_pin()
+
+
+def forfeit(config: BootConfig) -> None:
+    """Let the TPM release nothing more in this boot that is sealed with PCR 15 at zero.
+
+    Whoever gets a shell of the initramfs has the machine in the very state that bundles are sealed to. Raises
+    `TpmError`.
+    """
+    with _tpm(config) as tpm:
+        if tpm is not None:
+            extend_pcr(tpm, MOUNT_PCR, _FORFEITED)
 
 
 def _enable_verity(bundle: Bundle, state: Path, tell: Callable[[str], None]) -> None:

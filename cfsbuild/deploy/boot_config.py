@@ -16,7 +16,7 @@ MOST_SECONDS = 600
 
 _Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
 _Below = Annotated[
-    str, msgspec.Meta(pattern=r"\A(?!.*(\A|/)\.\.?(/|\Z))[^/\0][^\0]*\Z", min_length=1, max_length=4095)
+    str, msgspec.Meta(pattern=r"\A(?![^\0]*(\A|/)\.\.?(/|\Z))[^/\0][^\0]*\Z", min_length=1, max_length=4095)
 ]
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z", max_length=1 << 15)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64}|[0-9a-f]{128})\Z")]
@@ -33,14 +33,15 @@ class StateDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class BootConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to mount, whom to believe, and what to run.
 
-    `bundle` is a path on the state device, and counts when a key of the directory `keys` signed it, one that
-    is not in `revoked`, and when it is of the image `name`, if one is named; `allow_insecure` accepts images
+    `bundle` is a path on the state device, and counts when it is called `name` (None: whatever it is called)
+    and a key of the directory `keys` signed it, one that is not in `revoked`; `allow_insecure` accepts images
     that the kernel does not check. `tpm` is the TPM's device: it opens a sealed bundle and is told of the
     mount; a machine with the file `enrolment` holds bundles against its counter. Secrets go to the directory
-    `secrets`. `enable_verity` turns fs-verity on for objects and images that lack it. With `once`, `exec` is
-    not the first process but its child, and the machine is switched off when it ends. `report` names a virtio
-    port to which the outcome is written; output goes to the ports of that name with `.out` and `.err`, if
-    there are any.
+    `secrets`. `enable_verity` turns fs-verity on for objects and images that lack it.
+
+    With `once`, `exec` is not the first process but its child, and the machine is switched off when it ends.
+    `report` names a virtio port to which the outcome is written; output goes to the ports of that name with
+    `.out` and `.err`, if there are any.
     """
 
     v: Literal[1] = 1

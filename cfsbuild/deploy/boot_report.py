@@ -59,17 +59,22 @@ def failure(error: CfsError | OSError) -> BootReport:
     if isinstance(error, CfsError):
         return BootReport(
             event="failed",
-            brief=error.brief[:1000],
-            details=error.details[:4000],
+            brief=_text(error.brief, 1000),
+            details=_text(error.details, 4000),
             reason=error.reason,
             exit_code=error.exit_code,
         )
     return BootReport(
         event="failed",
-        brief=": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))[:1000],
+        brief=_text(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), 1000),
         reason="os",
         exit_code=7,
     )
+
+
+def _text(text: str, limit: int) -> str:
+    """Return text that JSON can hold: names of files on the disk need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()[:limit]
 
 
 def open_port(name: str) -> int | None:

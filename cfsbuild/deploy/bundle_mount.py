@@ -7,16 +7,18 @@ generation; kernel; the image by its own measured digest; contents; what stays w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from cfsbuild.deploy import kernel_features
+from cfsbuild.deploy.attach import detach_until, mount_id
 from cfsbuild.deploy.machine_id import keep_machine_id
-from cfsbuild.deploy.mount import Mounted, best_verity, mount, unmount
+from cfsbuild.deploy.mount import Mounted, best_verity, mount
 from cfsbuild.deploy.spec import MountSpec
-from cfsbuild.deploy.state import mount_state
+from cfsbuild.deploy.state import mount_state, opened_below
 from cfsbuild.errors import VerificationError
 from cfsbuild.fsverity.algorithm import algorithm_of_digest
 from cfsbuild.fsverity.digest import digest_fd
@@ -85,18 +87,35 @@ def mount_accepted(
     spec = mount_spec(bundle, base, allow_insecure=allow_insecure)
     if not spec.digest:
         _check_by_reading(Path(spec.image), bundle)
-    mounted = mount(spec, target)
-    above = [target]
+    before = mount_id(target)
     try:
+        with _opened_upper(bundle, base, spec) as opened:
+            mounted = mount(opened, target)
         if bundle.state is not None:
             state = bundle.state
-            above += mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
+            mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
             keep_machine_id(target, state.etc, base, state.directory)
         finish()
+        return mounted  # noqa: TRY300 (an interruption just before this counts)
     except BaseException:
-        _unmount_all(reversed(above))
+        detach_until(target, before)
         raise
-    return mounted
+
+
+@contextmanager
+def _opened_upper(bundle: Bundle, base: Path, spec: MountSpec) -> Iterator[MountSpec]:
+    """Give the spec with its writable directories opened, made if need be, no symbolic link followed.
+
+    They lie on a disk that others may have written to: a link would let the system write elsewhere.
+    """
+    if bundle.upper is None:
+        yield spec
+        return
+    with (
+        opened_below(base, bundle.upper.directory) as upper,
+        opened_below(base, bundle.upper.work) as work,
+    ):
+        yield msgspec.structs.replace(spec, upper=f"/proc/self/fd/{upper}", work=f"/proc/self/fd/{work}")
 
 
 def mount_spec(bundle: Bundle, base: Path, *, allow_insecure: bool = False) -> MountSpec:
@@ -155,8 +174,3 @@ def _check_by_reading(image: Path, bundle: Bundle) -> None:
             details=f"signed   {wanted.hex()}\npresent  {found.hex()}",
             reason="image-digest",
         )
-
-
-def _unmount_all(places: Iterable[Path]) -> None:
-    for place in places:
-        unmount(place, lazy=True)

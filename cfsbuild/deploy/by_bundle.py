@@ -5,6 +5,7 @@ What a machine believes and has is in an `Order`; nothing of it comes from the b
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import msgspec
 from cfsbuild.deploy import bundle_file, bundle_mount, machine_check
 from cfsbuild.deploy.bundle_mount import Policy
 from cfsbuild.deploy.mount import Mounted
-from cfsbuild.deploy.secrets import write_secrets
+from cfsbuild.deploy.secrets import secrets_written
 from cfsbuild.trust.bundle import OpenedBundle, secrets_of
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.tpm.connection import Tpm
@@ -55,14 +56,15 @@ def open_bundle(order: Order, tpm: Tpm | None, pin: Callable[[], bytes] = no_pin
 def mount_opened(order: Order, opened: OpenedBundle, target: Path, tpm: Tpm | None) -> Mounted:
     """Mount what was opened at `target`, write its secrets, and let PCR 15 say so; all of it or nothing.
 
-    Raises what `mount_accepted`, `write_secrets` and `record_mount` raise.
+    Raises what `mount_accepted`, `secrets_written` and `record_mount` raise.
     """
 
     def finish() -> None:
-        if order.secrets is not None:
-            write_secrets(secrets_of(opened.bundle), order.secrets)
-        if tpm is not None:
-            machine_check.record_mount(opened.bundle, tpm)
+        with contextlib.ExitStack() as undo:
+            if order.secrets is not None:
+                undo.enter_context(secrets_written(secrets_of(opened.bundle), order.secrets))
+            if tpm is not None:
+                machine_check.record_mount(opened.bundle, tpm)
 
     return bundle_mount.mount_accepted(
         opened.bundle, order.base, target, allow_insecure=order.policy.allow_insecure, finish=finish

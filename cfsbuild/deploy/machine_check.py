@@ -64,6 +64,13 @@ def _check_counter(bundle: Bundle, tpm: Tpm, wanted: EnrolledCounter, srk_name: 
             resolution="somebody removed it and made another; enrol the machine again",
             reason="counter-name",
         )
+    if counter.value < wanted.base:
+        raise VerificationError(
+            f"the counter 0x{wanted.index:08x} is below what it was when the machine was enrolled",
+            details=f"at least {wanted.base}\nfound    {counter.value}",
+            resolution="counters never go back: do not trust this TPM, and enrol the machine again",
+            reason="rollback",
+        )
     bundles.check_generation(bundle, counter.value - wanted.base)
 
 

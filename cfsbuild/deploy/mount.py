@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,15 @@ from pathlib import Path
 import msgspec
 
 from cfsbuild.deploy import syscalls
-from cfsbuild.deploy.attach import MountError, attach, refused_to, words_of
+from cfsbuild.deploy.attach import (
+    MountError,
+    attach,
+    detach_until,
+    mount_id,
+    private_place,
+    refused_to,
+    words_of,
+)
 from cfsbuild.deploy.loop import loop_device
 from cfsbuild.deploy.sequence import erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec
@@ -33,21 +40,30 @@ def mount(spec: MountSpec, target: Path) -> Mounted:
     """Mount `spec` at the existing directory `target`; needs CAP_SYS_ADMIN.
 
     Raises `VerificationError` if the image is not what `spec.digest` says, `InputError` if it is not a
-    composefs image, `MountError` with the kernel's own words otherwise.
+    composefs image, `MountError` with the kernel's own words otherwise. Then, and when it is
+    interrupted, nothing is mounted.
     """
     if not target.is_dir():
         raise MountError(f"{target} is not a directory", resolution=f"make it first: mkdir {target}")
     for directory in spec.objects:
         if not Path(directory).is_dir():
             raise MountError(f"object directory {directory} is missing")
+    before = mount_id(target)
     fd = _open_image(spec)
     try:
         measured = check_image_digest(fd, spec)
         acl = _read_header(fd, spec.image)
         with _metadata_mount(fd, spec, acl=acl) as metadata:
             verity = _mount_overlay(spec, metadata, target)
+        return _outcome(spec, target, verity=verity, measured=measured)
+    except BaseException:
+        detach_until(target, before)
+        raise
     finally:
         os.close(fd)
+
+
+def _outcome(spec: MountSpec, target: Path, *, verity: bool, measured: bool) -> Mounted:
     if not verity:
         reason = (
             "no verity was asked for" if spec.verity == "off" else "this kernel's overlay cannot check verity"
@@ -55,6 +71,10 @@ def mount(spec: MountSpec, target: Path) -> Mounted:
         return Mounted(str(target), enforced=False, why_not=reason)
     if not measured:
         return Mounted(str(target), enforced=False, why_not="the image file itself has no fs-verity")
+    if spec.upper:
+        # Whoever can write there can put any file in the place of the image's.
+        why_not = "nothing checks what is in the upper directory, which hides the image's files"
+        return Mounted(str(target), enforced=False, why_not=why_not)
     return Mounted(str(target), enforced=True)
 
 
@@ -132,15 +152,12 @@ def _read_header(fd: int, name: str) -> bool:
 @contextmanager
 def _metadata_mount(fd: int, spec: MountSpec, *, acl: bool) -> Iterator[str]:
     """Mount the EROFS image at a private place for as long as the overlay needs its path."""
-    with tempfile.TemporaryDirectory(prefix="cfsbuild-mount-") as directory:
+    with private_place("cfsbuild-mount-") as directory:
         try:
             _mount_erofs(fd, spec, directory, acl=acl)
         except OSError as error:
             raise refused_to(f"mount the metadata of {spec.image}", error) from error
-        try:
-            yield directory
-        finally:
-            syscalls.umount(directory, syscalls.MNT_DETACH)
+        yield directory
 
 
 def _mount_erofs(fd: int, spec: MountSpec, directory: str, *, acl: bool) -> None:

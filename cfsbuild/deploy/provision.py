@@ -47,7 +47,7 @@ def enable_objects(directory: Path) -> int:
 def enable_file(path: Path, digest: bytes) -> bool:
     """Let a file have fs-verity with the raw `digest`; return whether it had none. Raises as above."""
     algorithm = algorithm_of_digest(digest)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         measured = kernel.measure(fd)
         fresh = measured is None

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cfsbuild.deploy import syscalls
-from cfsbuild.deploy.attach import attach, refused_to
+from cfsbuild.deploy.attach import attach, detach_until, mount_id, private_place, refused_to
 from cfsbuild.deploy.sequence import FilesystemMount, Setting, escape
 from cfsbuild.errors import VerificationError
 
@@ -32,18 +31,16 @@ def mount_state(target: Path, ways: dict[str, str], base: Path, directory: str) 
     goes to `directory`, relative to `base`. Raises `VerificationError` (reason `state`) for an image without
     them or something else in the way, `MountError`.
     """
-    mounted: list[Path] = []
+    writable = {name: way for name, way in ways.items() if way != "read-only"}
+    before = {target / name: mount_id(target / name) for name in writable}
     try:
-        for name, way in ways.items():
-            if way == "read-only":
-                continue
+        for name, way in writable.items():
             _mount_one(target / name, name, way, base, directory)
-            mounted.append(target / name)
     except BaseException:
-        for place in reversed(mounted):
-            syscalls.umount(str(place), syscalls.MNT_DETACH)
+        for place, mounted in before.items():
+            detach_until(place, mounted)
         raise
-    return mounted
+    return list(before)
 
 
 def _mount_one(place: Path, name: str, way: str, base: Path, directory: str) -> None:
@@ -89,8 +86,8 @@ def opened_below(base: Path, directory: str) -> Iterator[int]:
                     resolution="look at who put it there; remove it if it is not yours",
                     reason="state",
                 ) from error
-            os.close(fd)
-            fd = inner
+            outer, fd = fd, inner
+            os.close(outer)
         yield fd
     finally:
         os.close(fd)
@@ -99,17 +96,14 @@ def opened_below(base: Path, directory: str) -> Iterator[int]:
 @contextmanager
 def _tmpfs() -> Iterator[int]:
     """Give a descriptor of a new tmpfs, which lives as long as something is mounted from it."""
-    with tempfile.TemporaryDirectory(prefix="cfsbuild-state-") as directory:
+    with private_place("cfsbuild-state-") as directory:
         settings = (Setting("source", "cfsbuild"), Setting("mode", "0755"))
         attach(FilesystemMount("tmpfs", settings, read_only=False), directory)
+        fd = os.open(directory, _DIRECTORY)
         try:
-            fd = os.open(directory, _DIRECTORY)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
+            yield fd
         finally:
-            syscalls.umount(directory, syscalls.MNT_DETACH)
+            os.close(fd)
 
 
 def _overlay(lower: int, kept: int, place: Path) -> None:

@@ -118,7 +118,7 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
         )
     try:
         _seconds(params.not_after)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         yield Problem(
             f"not_after is no time: {error}", resolution="2027-06-30", origin=spec.origin_of("not_after")
         )
@@ -243,7 +243,7 @@ def _digest_of(document: bytes) -> str:
 
 KIND = TargetKind(
     name="bundle",
-    version=1,
+    version=2,
     summary="A mount bundle: what a machine must know to mount the image, signed.",
     params=BundleParams,
     emit=emit,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,7 @@ _ZEROS = "0"
 _ENROLLED = "enrolled"
 _PCR_BYTES = 32
 _PIN_BYTES = 32
+_REGISTER = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 
 _Value = Annotated[str, Meta(pattern="^(0|enrolled|[0-9a-fA-F]{64})$")]
 
@@ -71,6 +73,8 @@ def check(spec: TargetSpec, level: Level, table: SealTable | None) -> Iterator[P
     if table is None:
         return
     choice = any(isinstance(value, tuple) and len(value) > 1 for value in table.pcrs.values())
+    # By a policy key each kernel image gets a signature of its own.
+    choice |= len(table.ukis) > 1 and not table.policy_key
     if level == "cred" and (table.pin or choice):
         yield Problem(
             "systemd's credentials know no PIN, and one state only",
@@ -83,7 +87,7 @@ def check(spec: TargetSpec, level: Level, table: SealTable | None) -> Iterator[P
             if written and not spec.resolve(f"seal.{key}", written).is_file():
                 yield Problem(f"{key}: there is no file {written}", origin=spec.origin_of(f"seal.{key}"))
     for number in table.pcrs:
-        if not number.isdecimal() or str(int(number)) != number or int(number) > 23:
+        if not _REGISTER.fullmatch(number):
             yield Problem(
                 f"there is no register {number!r}",
                 resolution="0 to 23",
@@ -116,7 +120,7 @@ def seal(
     if level == "cred":
         return _credentials(context, table, envelope, machines, key)
     terms = sealing.Terms(
-        states=_states(context, table),
+        states=_states(table, _paths(context, table, "ukis")),
         generation=bundle.generation if table.counter else None,
         policy_key=key,
         pin=_pin(context, table),
@@ -135,13 +139,14 @@ def _credentials(
     from cfsbuild.trust import pcr_signature, sealing, uki  # noqa: PLC0415 (start-up)
 
     name = context.recipe.image_name
-    (state,) = _states(context, table)
+    ukis = _paths(context, table, "ukis")
+    (state,) = _states(table, ukis if key is None else ukis[:1])
     literal, signatures = dict(state), {}
     if key is not None:
-        for number, path in enumerate(_paths(context, table, "ukis")):
+        for number, path in enumerate(ukis):
             literal.pop(uki.KERNEL_PCR, None)
             sections = uki.measured_sections(_read(path, uki.UKI_BYTES))
-            made = pcr_signature.sign(sections, key, paths=[table.phase.split(":")])
+            made = pcr_signature.sign(sections, key, paths=[_words(table)])
             signatures[f"{name}{f'.{number}' if number else ''}{pcr_signature.SUFFIX}"] = made
     public = None if key is None else key.public_key()
     made_for = sealing.seal_credential(envelope, name=name, enrolments=machines, state=literal, signer=public)
@@ -155,15 +160,19 @@ def _machines(context: TargetContext, table: SealTable) -> list[Enrolment]:
     return [enrolment.decode(_read(path, enrolment.ENROLMENT_BYTES)) for path in paths]
 
 
-def _states(context: TargetContext, table: SealTable) -> list[State]:
+def _states(table: SealTable, ukis: Sequence[Path]) -> list[State]:
     from cfsbuild.trust import sealing, uki  # noqa: PLC0415 (start-up)
 
-    words = table.phase.split(":") if table.phase else []
     booted = [
-        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(_read(path, uki.UKI_BYTES)), words))
-        for path in _paths(context, table, "ukis")
+        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(_read(path, uki.UKI_BYTES)), _words(table)))
+        for path in ukis
     ]
     return sealing.states(_choices(table.pcrs), booted)
+
+
+def _words(table: SealTable) -> list[str]:
+    """Return the words that have been measured when the bundle is opened; none before the first."""
+    return table.phase.split(":") if table.phase else []
 
 
 def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes | None]]:

@@ -106,10 +106,11 @@ def _public(tpm: Tpm, index: int) -> nv.Index:
             raise
         raise _missing(index, "there is no such NV index") from error
     attributes = found.public.attributes
-    if attributes & _KIND != NvAttribute.COUNTER or not attributes & NvAttribute.AUTH_READ:
+    kind = attributes & _KIND, found.public.data_size
+    if kind != (NvAttribute.COUNTER, _BYTES) or not attributes & NvAttribute.AUTH_READ:
         raise VerificationError(
             f"the NV index 0x{index:08x} is no counter that everybody can read",
-            details=f"its attributes are 0x{attributes:08x}",
+            details=f"its attributes are 0x{attributes:08x}, its size {found.public.data_size}",
             resolution="name another index",
             reason="counter-kind",
         )

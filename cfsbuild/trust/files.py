@@ -16,7 +16,7 @@ def read_regular(path: Path, *, limit: int, private: bool = False) -> bytes:
     `UsageError` (reason `key-readable`) if it is to be `private` and others can reach it, `OSError`.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:  # noqa: PTH123 (a descriptor)
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is not a regular file", reason="malformed")
@@ -26,7 +26,10 @@ def read_regular(path: Path, *, limit: int, private: bool = False) -> bytes:
                 resolution=f"chmod 600 {path}; if they did read it, make a new one",
                 reason="key-readable",
             )
-        data = file.read(limit + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(fd)
     if len(data) > limit:
         raise InputError(f"{path} is too long", details=f"more than {limit} bytes", reason="malformed")
     return data

@@ -1,5 +1,6 @@
 """How a machine starts from a bundle, by the kernel of this machine and a software TPM."""
 
+import ctypes
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import swtpm
 from enrolled import Enrolled
 
-from cfsbuild.deploy import boot_bundle
+from cfsbuild.cli import boot
+from cfsbuild.deploy import boot_bundle, boot_report
 from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.deploy.kernel_features import has_feature
 from cfsbuild.errors import CfsError
@@ -40,6 +42,8 @@ var = "persistent"
 machines = ["m.json"]
 pcrs = { "15" = "0" }
 """
+_GET_DUMPABLE = 3
+_SET_DUMPABLE = 4
 
 
 class Starting:
@@ -164,3 +168,94 @@ def test_a_kernel_that_checks_nothing_is_refused_unless_that_is_allowed(machine)
 def test_a_bundle_that_is_not_there_is_an_error(machine):
     with pytest.raises(OSError, match=r"gone\.bundle"):
         machine.start(bundle="gone.bundle")
+
+
+def test_another_bundle_by_a_trusted_key_is_refused_where_a_name_is_asked_for(machine):
+    assert machine.refused(name="other") == "signature-other-name"
+    machine.start(name="edge")
+
+
+class Entered(Exception):  # noqa: N818 (it is none)
+    """The agent becomes a shell."""
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, tpm, monkeypatch, absent):
+    """The state that things are sealed to must be gone when somebody can type."""
+
+    def shell(*_):
+        raise Entered("shell")
+
+    def power_off():
+        raise Entered("off")
+
+    monkeypatch.setattr(os, "execve", shell)
+    monkeypatch.setattr(boot.early, "power_off", power_off)
+    config = msgspec.structs.replace(machine.config, on_failure="shell")
+    if absent:
+        config = msgspec.structs.replace(config, tpm="swtpm:/nowhere")
+    with pytest.raises(Entered, match="off" if absent else "shell"):
+        boot._fail(config, boot.Ports(), boot_report.failure(OSError(2, "gone")))
+    if not absent:
+        assert machine.refused() == "pcr-mismatch"
+        tpm.reboot()
+    machine.start()
+
+
+def test_a_machine_that_knows_itself_holds_bundles_that_name_none_against_its_counter(machine, run):
+    Path("edge.toml").write_text(
+        RECIPE.split("[targets.bundle.seal]", maxsplit=1)[0].replace("sealed", "signed")
+    )
+    assert run("build", "edge.toml").status == 0
+    (machine.disk / "edge.bundle").write_bytes(Path("out/edge-1.bundle").read_bytes())
+    assert b'"target":null' in Path("out/edge-1.bundle.json").read_bytes()
+    machine.start(bundle="edge.bundle")
+    subprocess.run(["umount", "-R", machine.root], check=True)
+    with machine.enrolled.tpm() as tpm:
+        made = machine.enrolled.enrolment.counter
+        counter.advance_counter(tpm, made.index, made.base + 2)
+    assert machine.refused(bundle="edge.bundle") == "rollback"
+
+
+def test_secrets_go_where_the_configuration_says_and_no_core_dump_has_them(machine, run):
+    Path("psk").write_text("correct horse")
+    Path("psk").chmod(0o600)
+    recipe = RECIPE.replace('level = "sealed"', 'level = "sealed"\nsecrets = { psk = "psk" }')
+    Path("edge.toml").write_text(recipe)
+    assert run("build", "edge.toml").status == 0
+    for suffix in ("cfsb", "policy.json"):
+        (machine.disk / f"edge.{suffix}").write_bytes(Path(f"out/edge-1.{suffix}").read_bytes())
+    library = ctypes.CDLL(None)
+    library.prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+    machine.start()
+    assert Path(machine.config.secrets, "psk").read_text() == "correct horse"
+    assert library.prctl(_GET_DUMPABLE, 0, 0, 0, 0) == 0
+
+
+def test_where_nobody_can_type_a_pin_it_is_said_that_one_is_missing(machine, run, monkeypatch):
+    def nobody(_):
+        raise EOFError
+
+    Path("pin").write_text("2580")
+    Path("pin").chmod(0o600)
+    Path("edge.toml").write_text(RECIPE + 'pin = "pin"\n')
+    assert run("build", "edge.toml").status == 0
+    for suffix in ("cfsb", "policy.json"):
+        (machine.disk / f"edge.{suffix}").write_bytes(Path(f"out/edge-1.{suffix}").read_bytes())
+    monkeypatch.setattr("getpass.getpass", nobody)
+    assert machine.refused() == "pin-missing"
+
+
+def test_no_pin_goes_to_a_tpm_that_is_another_one(machine, run, monkeypatch, tmp_path):
+    """What stands between a machine and its TPM would learn it."""
+    monkeypatch.setattr("getpass.getpass", lambda _: pytest.fail("it was asked for"))
+    with swtpm.running(tmp_path / "other") as other:
+        Path("m.json").write_bytes(enrolment.encode(Enrolled(other).enrolment))
+    Path("pin").write_text("2580")
+    Path("pin").chmod(0o600)
+    Path("mine.json").write_bytes(enrolment.encode(machine.enrolled.enrolment))
+    Path("edge.toml").write_text(RECIPE.replace("m.json", "mine.json") + 'pin = "pin"\n')
+    assert run("build", "edge.toml").status == 0
+    for suffix in ("cfsb", "policy.json"):
+        (machine.disk / f"edge.{suffix}").write_bytes(Path(f"out/edge-1.{suffix}").read_bytes())
+    assert machine.refused() == "srk-name"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_an_expired_bundle_is_refused(bundle, run, root):
     Path("edge.toml").write_text(RECIPE.replace("2030", "2020"))
     assert run("build", "edge.toml").status == 0
     assert refused(run, "--bundle", bundle, "--key", "k.pub") == "expired"
+
+
+def test_a_bundle_that_lasts_longer_than_calendars_is_shown(bundle, run):
+    text = Path("out/edge-1.bundle.json").read_text()
+    Path("edge.bundle.json").write_text(re.sub('"not_after":[0-9]+', f'"not_after":{1 << 53}', text))
+    assert run("sign", "edge.bundle.json", "--key", "k.key").status == 0
+    told = run("verify", "edge.bundle", "--key", "k.pub")
+    assert told.status == 0, told.err
+    assert f"  not after   {1 << 53} seconds since 1970" in told.lines
 
 
 def test_an_insecure_bundle_needs_the_word_at_both_ends(bundle, run, root):

@@ -239,6 +239,13 @@ def test_a_credential_has_a_signature_of_the_kernel_image_beside_it(run, bundle,
     assert public.json["files"] == ["edge.cred"]
 
 
+def test_what_a_document_holds_beside_its_name_does_not_matter(run, enrolled):
+    deep = b'{"generation":1,"x":' + b"[" * 100000
+    Path("edge.dsse").write_bytes(dsse.sign("application/x-test", deep, generate(KeyAlgorithm.ED25519)))
+    told = run("seal", "edge.dsse", "--to", "m.json", "--pcr", "7=0", "--generation", "1")
+    assert told.status == 0, told.err
+
+
 WRONG = {
     "pcr": [
         ["--pcr", "24=0"],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import swtpm
 from enrolled import Enrolled
+from kernel_images import portable_executable
 
 from cfsbuild.trust import counter, dsse, enrolment, sealing, unseal_policy
 from cfsbuild.trust.bundle import PAYLOAD_TYPE
@@ -316,6 +317,8 @@ def test_secrets_are_written_to_memory_for_root_only(enrolled, run, machine):
         (lambda text: text.replace('level = "sealed"\n', ""), "it is not sealed"),
         (lambda text: text.replace("m.json", "none.json"), "no file none.json"),
         (lambda text: text.replace('"15" =', '"24" ='), "no register '24'"),
+        (lambda text: text.replace('"15" =', f'"{"9" * 5000}" ='), "no register '99"),
+        (lambda text: text.replace("sealed", "cred") + 'ukis = ["k.pub", "k.key"]\n', "one state only"),
         (lambda text: text.replace('"15" = "0"', '"15" = "5"'), "15"),
         (lambda text: text.replace("sealed", "cred") + 'pin = "k.pub"\n', "no PIN"),
     ],
@@ -348,3 +351,30 @@ def test_a_bundle_for_several_machines_finds_the_policy_of_this_one(enrolled, at
     told = attempt()
     assert told.status == 2
     assert "there is no policy beside" in told.err
+
+
+def test_a_credential_has_a_signature_for_each_kernel_image(enrolled, run):
+    assert run("key", "new", "policy", "--algorithm", "rsa2048").status == 0
+    for name in ("a", "b"):
+        Path(f"{name}.efi").write_bytes(portable_executable((".linux", name.encode(), None)))
+    recipe = RECIPE.replace("sealed", "cred").replace('"11" = "enrolled", ', "")
+    write(recipe + 'ukis = ["a.efi", "b.efi"]\npolicy_key = "policy.key"\nphase = ""\n', run)
+    for name, suffix in (("a", ""), ("b", ".1")):
+        made = json.loads(Path(f"out/edge-1{suffix}.pcrsig").read_bytes())
+        told = run(
+            *(
+                "seal",
+                "out/edge-1.bundle",
+                "--to",
+                "m.json",
+                "--level",
+                "cred",
+                "--pcr",
+                "15=0",
+                "--phase",
+                "",
+            ),
+            *("--uki", f"{name}.efi", "--policy-key", "policy.key", "--output", f"{name}.cred"),
+        )
+        assert told.status == 0, told.err
+        assert made == json.loads(Path(f"{name}.pcrsig").read_bytes())

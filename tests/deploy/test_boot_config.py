@@ -1,6 +1,7 @@
 """The machine's configuration and its reports: strict, whoever wrote them."""
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def changed(**fields):
         changed(report="../port"),
         *(
             changed(bundle=bundle)
-            for bundle in ("", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a\0")
+            for bundle in ("", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a\0", "a\n/../../x")
         ),
         boot_config.encode(CONFIG) + b" " * (1 << 16),
     ],
@@ -134,6 +135,14 @@ def test_an_error_becomes_a_report_that_fits():
     assert (report.reason, report.exit_code) == ("image-digest", 5)
     told = boot_report.failure(OSError(2, "No such file or directory", "/x"))
     assert (told.brief, told.exit_code) == ("/x: No such file or directory", 7)
+
+
+def test_what_is_called_by_bytes_that_are_no_text_can_be_reported():
+    name = os.fsdecode(b"\xff\0" * 5000)
+    for error in (VerificationError(name, details=name), OSError(2, "No such file or directory", name)):
+        report = boot_report.failure(error)
+        assert boot_report.decode(boot_report.encode(report)) == report
+        assert report.brief.startswith(r"\udcff")
 
 
 @given(st.binary(max_size=200))

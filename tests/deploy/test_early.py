@@ -1,5 +1,7 @@
 """The first steps of a machine, as far as they can be taken without one."""
 
+import os
+
 import pytest
 
 from cfsbuild.deploy import early, provision
@@ -53,6 +55,13 @@ def test_what_is_no_object_is_not_made_one(tmp_path):
 def test_where_the_kernel_has_no_verity_nothing_is_enabled(tmp_path):
     (tmp_path / "ab").mkdir()
     (tmp_path / "ab" / ("cd" * 31)).write_text("x")
+    with pytest.raises((StoreError, VerificationError)):
+        provision.enable_objects(tmp_path)
+
+
+def test_a_fifo_that_somebody_called_an_object_is_not_waited_for(tmp_path):
+    (tmp_path / "ab").mkdir()
+    os.mkfifo(tmp_path / "ab" / ("cd" * 31))
     with pytest.raises((StoreError, VerificationError)):
         provision.enable_objects(tmp_path)
 

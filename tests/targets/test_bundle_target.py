@@ -121,6 +121,7 @@ def test_without_keys_there_is_a_document_to_sign(tmp_path):
         ('secrets = { a = "t.toml" }', "cannot have secrets"),
         ('not_after = "tomorrow"', "not_after is no time"),
         ('not_after = "2030-01-01T00:00:00"', "no time zone"),
+        ('not_after = "9999-12-31"', "not_after is no time"),
         ('objects = ["../x"]', "objects"),
         ('where = "/a b"', "where"),
         ('[targets.bundle.state]\netc = "yes"', "etc"),

@@ -1,7 +1,7 @@
 """The rollback counter only goes up, and what it says comes from the TPM."""
 
 import pytest
-from enrolled import value_of
+from enrolled import code_of, value_of
 
 from cfsbuild.errors import TpmError, UsageError, VerificationError
 from cfsbuild.trust.counter import DEFAULT_INDEX, STEPS, advance_counter, make_counter, read_counter
@@ -68,3 +68,30 @@ def test_other_handles_are_no_indices(enrolled, index):
     with enrolled.tpm() as tpm, pytest.raises(UsageError) as caught:
         read_counter(tpm, index)
     assert caught.value.reason == "counter-index"
+
+
+@pytest.mark.parametrize(
+    "attributes", ["ownerwrite|ownerread|authread|no_da", "nt=counter|ownerwrite|ownerread|no_da"]
+)
+def test_what_can_be_set_back_or_not_be_read_by_all_is_no_counter(enrolled, attributes):
+    index = DEFAULT_INDEX + 1
+    enrolled.machine.tool("nvdefine", hex(index), "-C", "o", "-s", 8, "-a", attributes)
+    for use in (read_counter, make_counter):
+        with enrolled.tpm() as tpm, pytest.raises(VerificationError) as caught:
+            use(tpm, index)
+        assert caught.value.reason == "counter-kind"
+
+
+def test_that_it_was_advanced_is_what_the_tpm_itself_says(enrolled):
+    """An answer that something between made up is not taken for it."""
+
+    def made_up(command, response):
+        if code_of(command) != 0x134:
+            return response
+        return response[:-1] + bytes([response[-1] ^ 1])
+
+    with enrolled.tpm() as tpm:
+        value = read_counter(tpm).value
+    with enrolled.through(change=made_up) as (tpm, _), pytest.raises(TpmError) as caught:
+        advance_counter(tpm, DEFAULT_INDEX, value + 1)
+    assert caught.value.reason == "tpm-response"

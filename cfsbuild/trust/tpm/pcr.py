@@ -60,11 +60,13 @@ def active_banks(tpm: Tpm) -> list[int]:
 def extend_pcr(tpm: Tpm, pcr: int, data: bytes) -> None:
     """Extend a register by the digest of `data`, in all active banks, each by its own hash.
 
-    Raises `TpmError` (reason `pcr-bank`) for a bank whose hash cannot be computed here, before anything is
-    extended: a register left as it was in one bank is no latch.
+    Raises `TpmError` (reason `pcr-bank`) for a bank whose hash cannot be computed here, and where there is no
+    bank, before anything is extended: a register left as it was in one bank is no latch.
     """
     digests = b""
     banks = active_banks(tpm)
+    if not banks:
+        raise TpmError("the TPM keeps no registers in any bank", reason="pcr-bank")
     for bank in banks:
         digests += u16(bank) + _digest(bank, data)
     tpm.ask(CommandCode.PCR_EXTEND, nothing, (permanent(pcr),), u32(len(banks)) + digests, (PASSWORD,))
