@@ -171,11 +171,12 @@ def _device(name: str) -> str:
 
 
 def _failed(config: BootConfig) -> None:
-    """Say what systemd could not do, unless the step that failed did; start a shell if that is wanted."""
+    """Say what systemd could not do, unless the step that failed did; switch off, or start a shell."""
     if not TOLD.exists():
         _tell(boot_report.failure(_why_failed()), config.report)
     if config.on_failure == "shell":
         os.execve("/bin/sh", ["/bin/sh"], boot.ENVIRONMENT)  # noqa: S606 (as init does)
+    early.power_off()
 
 
 def _why_failed() -> CfsError:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cfsbuild.deploy.machine import Machine, Take
 
 VM_VERSION = 1
-INITRAMFS = "initramfs.toml"
+INITRAMFS = {"own": "initramfs.toml", "systemd": "initramfs-systemd.toml"}
 SHELL = "/bin/sh"
 
 _MOST_BYTES = 1 << 26
@@ -41,6 +41,18 @@ _MOST_BYTES = 1 << 26
 @click.option("--init", metavar="PATH", default="/sbin/init", help="What the image starts [/sbin/init].")
 @click.option(
     "--initramfs", metavar="RECIPE", type=click.Path(path_type=Path), help="The initramfs's recipe."
+)
+@click.option(
+    "--agent",
+    type=click.Choice(list(INITRAMFS)),
+    default="own",
+    help="What opens the bundle: cfsbuild, or systemd, of which it is a credential [own].",
+)
+@click.option(
+    "--systemd-root",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The system whose systemd it is [/].",
 )
 @click.option("--kernel", metavar="FILE", type=click.Path(path_type=Path), help="The kernel to boot.")
 @click.option("--modules", metavar="DIR", type=click.Path(path_type=Path), help="The kernel's modules.")
@@ -67,6 +79,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
     command_text: str | None,
     init: str,
     initramfs: Path | None,
+    agent: str,
+    systemd_root: Path | None,
     kernel: Path | None,
     modules: Path | None,
     memory: int,
@@ -85,17 +99,31 @@ def command(  # noqa: PLR0913 (one parameter an option)
     stays, as do the TPM's state (DISK.tpm) and what the machine trusts (DISK.trust), and all are used again.
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
+    from cfsbuild.deploy.software_tpm import SWTPM  # noqa: PLC0415
 
+    if systemd_root is not None and agent != "systemd":
+        raise UsageError("--systemd-root needs --agent systemd")
     if settings.json and command_text is None:
         raise UsageError("--json needs --exec", details="without it the console is on standard output")
     machine.check_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
-    image, bundle, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
+    by_systemd = agent == "systemd"
+    first = initramfs or shipped_recipe(INITRAMFS[agent])
+    variables = [f"modules={chosen.modules.absolute()}"]
+    if by_systemd:
+        variables.append(f"root={(systemd_root or Path('/')).absolute()}")
+    image, bundle, initrd = _build(settings, (recipe, profiles, overrides), (first, tuple(variables)), chosen)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
         disk = keep or Path(scratch, "disk")
         tpm = None if no_tpm else _tpm(settings, disk)
-        trust = _prepare(settings, image, bundle, disk, tpm)
+        if by_systemd and tpm is None:
+            raise UsageError(
+                "systemd opens the bundle with a TPM, and the machine has none",
+                resolution=f"install {SWTPM}, leave out --no-tpm, or take --agent own",
+                reason="tpm-missing",
+            )
+        trust = _prepare(settings, image, bundle, disk, tpm, credential=by_systemd)
         configured = Path(scratch, "initrd")
         configured.write_bytes(_configured(initrd.read_bytes(), trust, init, command_text))
         wanted = machine.Machine(
@@ -120,21 +148,22 @@ def shipped_recipe(name: str) -> Path:
     return Path(import_module("cfsbuild.recipes").__path__[0], name)
 
 
-def _build(  # noqa: PLR0913, PLR0917 (what is built)
+def _build(
     settings: Settings,
-    recipe: Path,
-    profiles: tuple[str, ...],
-    overrides: tuple[str, ...],
-    initramfs: Path | None,
+    wanted: tuple[Path, tuple[str, ...], tuple[str, ...]],
+    initramfs: tuple[Path, tuple[str, ...]],
     kernel: GuestKernel,
 ) -> tuple[ImageReport, bytes | None, Path]:
-    """Build the image and the initramfs; return what the image and its bundle are, and where the other is."""
+    """Build the image and the initramfs; return what the image and its bundle are, and where the other is.
+
+    `wanted` is the image's recipe with profiles and variables, `initramfs` the other one with its variables.
+    """
     from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (not for help)
 
-    early = initramfs or shipped_recipe(INITRAMFS)
-    modules = (f"modules={kernel.modules.absolute()}",)
+    recipe, profiles, overrides = wanted
+    early, variables = initramfs
     request = request_of(settings, recipe, _output(recipe, kernel), profiles, overrides)
-    early_request = request_of(settings, early, _output(early, kernel), (), modules)
+    early_request = request_of(settings, early, _output(early, kernel), (), variables)
     options = Options(jobs=settings.job_count)
     with listening(settings) as listener:
         image = build(request, options, environ=os.environ, listener=listener)
@@ -184,8 +213,14 @@ def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> Imag
     return found
 
 
-def _prepare(
-    settings: Settings, image: ImageReport, document: bytes | None, disk: Path, tpm: Path | None
+def _prepare(  # noqa: PLR0913 (what a machine has)
+    settings: Settings,
+    image: ImageReport,
+    document: bytes | None,
+    disk: Path,
+    tpm: Path | None,
+    *,
+    credential: bool,
 ) -> Trust:
     """Make the machine's disk and what it trusts, unless they are there; return the latter."""
     from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
@@ -199,7 +234,7 @@ def _prepare(
         if not stat.S_ISREG(disk.stat().st_mode):
             raise UsageError(f"{disk} is not a regular file", reason="disk")
         note(settings, f"disk: {disk}, as it is")
-        return vm_trust.read_trust(beside, tpm=tpm is not None)
+        return vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
     digest = bytes.fromhex(image.digest)
     with open_store(settings) as store, contextlib.ExitStack() as undo:
         data = store.read_object(digest)
@@ -212,7 +247,7 @@ def _prepare(
                 undo.callback(shutil.rmtree, directory, ignore_errors=True)
                 directory.mkdir(mode=0o700)
         vm_trust.make_trust(beside, bundle, tpm)
-        trust = vm_trust.read_trust(beside, tpm=tpm is not None)
+        trust = vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
         program = find_program(MKFS) or MKFS
         make_state_disk(disk, store, digest, name=image.reference, files=trust.disk, mkfs=program)
         undo.pop_all()
