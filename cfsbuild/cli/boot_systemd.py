@@ -180,10 +180,11 @@ def _failed(config: BootConfig) -> None:
 
 
 def _why_failed() -> CfsError:
-    details = "\n".join(list(_warnings())[-_MOST_LOG_LINES:])
+    """Return what systemd tells of the unit that failed: `OnFailure` in systemd.unit(5)."""
+    unit = os.environ.get("MONITOR_UNIT", "")
+    details = "\n".join([line for line in _warnings() if unit in line][-_MOST_LOG_LINES:])
     if os.environ.get("MONITOR_EXIT_STATUS") == _EXIT_CREDENTIALS:
         return VerificationError("systemd cannot open the credential", details=details, reason="credential")
-    unit = os.environ.get("MONITOR_UNIT", "")
     return early.BootError(
         f"systemd could not start {unit or 'the machine'}", details=details, reason="systemd"
     )

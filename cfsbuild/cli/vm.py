@@ -99,31 +99,18 @@ def command(  # noqa: PLR0913 (one parameter an option)
     stays, as do the TPM's state (DISK.tpm) and what the machine trusts (DISK.trust), and all are used again.
     """
     from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
-    from cfsbuild.deploy.software_tpm import SWTPM  # noqa: PLC0415
 
-    if systemd_root is not None and agent != "systemd":
-        raise UsageError("--systemd-root needs --agent systemd")
     if settings.json and command_text is None:
         raise UsageError("--json needs --exec", details="without it the console is on standard output")
     machine.check_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
-    by_systemd = agent == "systemd"
-    first = initramfs or shipped_recipe(INITRAMFS[agent])
-    variables = [f"modules={chosen.modules.absolute()}"]
-    if by_systemd:
-        variables.append(f"root={(systemd_root or Path('/')).absolute()}")
-    image, bundle, initrd = _build(settings, (recipe, profiles, overrides), (first, tuple(variables)), chosen)
+    first = (initramfs or shipped_recipe(INITRAMFS[agent]), _variables(chosen, agent, systemd_root))
+    image, bundle, initrd = _build(settings, (recipe, profiles, overrides), first, chosen)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
         disk = keep or Path(scratch, "disk")
         tpm = None if no_tpm else _tpm(settings, disk)
-        if by_systemd and tpm is None:
-            raise UsageError(
-                "systemd opens the bundle with a TPM, and the machine has none",
-                resolution=f"install {SWTPM}, leave out --no-tpm, or take --agent own",
-                reason="tpm-missing",
-            )
-        trust = _prepare(settings, image, bundle, disk, tpm, credential=by_systemd)
+        trust = _prepare(settings, image, bundle, disk, tpm, credential=agent == "systemd")
         configured = Path(scratch, "initrd")
         configured.write_bytes(_configured(initrd.read_bytes(), trust, init, command_text))
         wanted = machine.Machine(
@@ -146,6 +133,16 @@ def shipped_recipe(name: str) -> Path:
     from importlib import import_module  # noqa: PLC0415 (this verb only)
 
     return Path(import_module("cfsbuild.recipes").__path__[0], name)
+
+
+def _variables(kernel: GuestKernel, agent: str, systemd_root: Path | None) -> tuple[str, ...]:
+    """Return the variables of the initramfs's recipe."""
+    modules = f"modules={kernel.modules.absolute()}"
+    if agent == "systemd":
+        return modules, f"root={(systemd_root or Path('/')).absolute()}"
+    if systemd_root is not None:
+        raise UsageError("--systemd-root needs --agent systemd")
+    return (modules,)
 
 
 def _build(
@@ -229,6 +226,12 @@ def _prepare(  # noqa: PLR0913 (what a machine has)
     from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
 
+    if credential and tpm is None:
+        raise UsageError(
+            "systemd opens the bundle with a TPM, and the machine has none",
+            resolution="install swtpm, leave out --no-tpm, or take --agent own",
+            reason="tpm-missing",
+        )
     beside = disk.with_name(f"{disk.name}.trust")
     if disk.exists():
         if not stat.S_ISREG(disk.stat().st_mode):

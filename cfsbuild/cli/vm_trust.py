@@ -41,8 +41,8 @@ class Trust(NamedTuple):
 def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
     """Write to a directory what `read_trust` reads: the bundle is signed by a key that is then forgotten.
 
-    With a TPM the bundle is sealed to it as well, in both forms; the machine's enrolment makes its storage key
-    and counter.
+    With a TPM the bundle is sealed to it as well, in both forms; the machine's enrolment makes its storage
+    key and counter.
     """
     from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (help needs no cryptography)
     from cfsbuild.trust import dsse, enrolment, key_files, keys, sealing  # noqa: PLC0415
@@ -57,9 +57,7 @@ def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
         )
         made = sealing.seal_bundle(envelope, name="boot", enrolments=[enrolled], terms=terms)
         files |= {SEALED: made[SEALED], POLICY: made[POLICY], ENROLMENT: enrolment.encode(enrolled)}
-        files |= sealing.seal_credential(
-            envelope, name="boot", enrolments=[enrolled], state=terms.states[0]
-        )
+        files |= sealing.seal_credential(envelope, name="boot", enrolments=[enrolled], state=terms.states[0])
     for name, data in files.items():
         (directory / name).write_bytes(data)
 

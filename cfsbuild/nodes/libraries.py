@@ -66,7 +66,10 @@ class Libraries:
         self._load(program, named, self.take(Path(elf.interpreter)))
 
     def _load(self, path: Path, elf: Elf, loader: Path | None) -> None:
-        """Take in the libraries of an object and of those, in the loader's order: each name is looked for once."""
+        """Take in the libraries of an object, and those of these, in the order of the loader.
+
+        It looks for each name once: what was found for one object serves the others.
+        """
         todo: deque[tuple[Path, Elf, tuple[str, ...]]] = deque([(path, elf, ())])
         loaded: set[str] = set()
         while todo:

@@ -24,10 +24,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\A[^\0/]*\Z")]
 
 
 class ProgramsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Programs of the building machine, with their libraries, at the same paths.
-
-    They may be those of another system that lies in a directory.
-    """
+    """Programs of this machine or of a system in a directory, with their libraries, at the same paths."""
 
     programs: Annotated[
         list[_Word],

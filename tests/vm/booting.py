@@ -14,9 +14,9 @@ from cfsbuild.store.store import Store
 APPLIANCE = Path(__file__).resolve().parents[2] / "recipes/appliance.toml"
 
 
-def command_line(*arguments):
+def command_line(*arguments, recipe=APPLIANCE):
     kernel = vm.CACHE / "vmlinuz"
-    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", APPLIANCE, "--kernel", kernel, *arguments]
+    return [sys.executable, "-m", "cfsbuild.cli.main", "vm", recipe, "--kernel", kernel, *arguments]
 
 
 def environment(home):
@@ -25,10 +25,10 @@ def environment(home):
     return os.environ | {name: str(place) for name, place in places.items()}
 
 
-def boot(home, *arguments):
+def boot(home, *arguments, recipe=APPLIANCE):
     """Run `cfsbuild vm`; return what a user sees."""
     return subprocess.run(
-        command_line(*arguments),
+        command_line(*arguments, recipe=recipe),
         env=environment(home),
         capture_output=True,
         stdin=subprocess.DEVNULL,
@@ -44,7 +44,7 @@ def another_disk(home, said, name, **files):
     shutil.copytree(home / "disk.trust", home / f"{name}.trust")
     shutil.copytree(home / "disk.tpm", home / f"{name}.tpm", ignore=shutil.ignore_patterns(".lock"))
     kept = {path.name: path.read_bytes() for path in (home / "disk.trust").iterdir()}
-    names = ("boot.bundle", "boot.cfsb", "boot.policy.json")
+    names = ("boot.bundle", "boot.cfsb", "boot.policy.json", "boot.cred")
     contents = {one: kept[one] for one in names if one in kept} | files
     with Store.open(home / "store", read_only=True) as store:
         make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=contents)
