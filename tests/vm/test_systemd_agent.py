@@ -81,6 +81,24 @@ def test_the_same_disk_starts_again_with_either_agent(home, booted):
     assert msgspec.json.decode(again.stdout)["stdout"] == "started\n"
 
 
+def test_the_images_own_init_becomes_the_first_process(home, booted, tmp_path):
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        APPLIANCE.read_text().replace("cat /etc/motd\nPS1=", "echo $$ is $0; poweroff -f\nPS1=")
+    )
+    options = ("--agent", "systemd", "--systemd-root", lab.lab_path())
+    done = boot(home, *options, recipe=recipe)
+    assert done.returncode == 0, done.stderr
+    assert "1 is /sbin/init" in done.stdout
+
+
+def test_an_init_that_the_image_lacks_is_told(home, booted):
+    options = ("--agent", "systemd", "--systemd-root", lab.lab_path())
+    done = boot(home, *options, "--init", "/sbin/none")
+    assert done.returncode != 0
+    assert "systemd could not start" in done.stderr
+
+
 def refused(home, disk):
     done = start(home, disk)
     assert done.returncode == 5, done.stderr
