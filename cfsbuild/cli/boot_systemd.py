@@ -96,7 +96,10 @@ def _mount(config: BootConfig) -> None:
     boot_bundle.enter(config, boot.STATE, boot.ROOT, tell, opened_by=Path(directory, CREDENTIAL))
     check_image(boot.ROOT, config)
     if config.once:
-        syscalls.mount("/run", str(boot.ROOT / "run"), "", syscalls.MS_BIND, "")
+        # systemd looks for what it starts before it moves /run, and moves none that is there already. Not all
+        # that is mounted below goes along: the credential is, for now.
+        for place in (Path("/run"), boot.STATE):
+            syscalls.mount(str(place), f"{boot.ROOT}{place}", "", syscalls.MS_BIND, "")
         COMMAND.write_text(command_script(config), encoding="utf-8", errors="surrogateescape")
         COMMAND.chmod(0o700)
     init = str(COMMAND) if config.once else config.exec[0]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 
 import lab
 import msgspec
@@ -84,12 +85,15 @@ def test_the_same_disk_starts_again_with_either_agent(home, booted):
 def test_the_images_own_init_becomes_the_first_process(home, booted, tmp_path):
     recipe = tmp_path / "own.toml"
     recipe.write_text(
-        APPLIANCE.read_text().replace("cat /etc/motd\nPS1=", "echo $$ is $0; poweroff -f\nPS1=")
+        APPLIANCE.read_text().replace(
+            "cat /etc/motd\nPS1=", "echo $$ is $0, $(ls -RA /run/credentials); poweroff -f\nPS1="
+        )
     )
     options = ("--agent", "systemd", "--systemd-root", lab.lab_path())
     done = boot(home, *options, recipe=recipe)
     assert done.returncode == 0, done.stderr
-    assert "1 is /sbin/init" in done.stdout
+    # The kernel has the next word: no credential is left.
+    assert re.search(r"1 is /sbin/init, /run/credentials:\n\[ *\d", done.stdout)
 
 
 def test_an_init_that_the_image_lacks_is_told(home, booted):
@@ -132,6 +136,24 @@ def test_systemd_opens_nothing_once_pcr_15_is_not_as_sealed(home, said):
     error = refused(home, disk)
     assert error["reason"] == "credential"
     assert "TPM policy does not match current system state" in error["problems"][0]["details"]
+
+
+def test_once_the_image_is_mounted_the_credential_opens_no_more(home, said, tmp_path):
+    recipe = tmp_path / "prying.toml"
+    libraries = [f"libtss2-{name}.so.0" for name in ("esys", "mu", "rc", "tcti-device")]
+    node = {
+        "kind": "programs",
+        "root": str(lab.lab_path()),
+        "programs": ["systemd-creds"],
+        "libraries": ["libcrypto.so.3", *libraries],
+    }
+    lines = "\n".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in node.items())
+    recipe.write_text(f"{APPLIANCE.read_text()}\n[nodes.creds]\n{lines}\n")
+    command = "/usr/bin/systemd-creds decrypt --name=boot /run/cfsbuild/state/boot.cred -; echo $?"
+    done = start(home, tmp_path / "prying", command, recipe=recipe)
+    found = msgspec.json.decode(done.stdout)
+    assert found["stdout"] == "1\n"
+    assert "TPM policy does not match current system state" in found["stderr"]
 
 
 def test_an_old_generation_is_refused_though_its_credential_opens(home, said, tmp_path):
