@@ -46,8 +46,6 @@ def main() -> int:
         return 2
     report = ""
     try:
-        if name == "state":
-            early.load_modules()
         config = boot_config.read()
         report = config.report
         steps[name](config)
@@ -63,10 +61,13 @@ def _tell(report: boot_report.BootReport, port: str) -> int:
     """Tell what went wrong, once for each start of a machine."""
     if not TOLD.exists():
         boot.tell_failure(report)
-        with contextlib.closing(_Port(port)) as opened:
-            boot_report.send(report, opened.number)
-        TOLD.parent.mkdir(parents=True, exist_ok=True)
-        TOLD.touch()
+        try:
+            with contextlib.closing(_Port(port)) as opened:
+                boot_report.send(report, opened.number)
+            TOLD.parent.mkdir(parents=True, exist_ok=True)
+            TOLD.touch()
+        except OSError as error:
+            sys.stderr.write(f"cfsbuild:   and then: {error}\n")
     return 1
 
 
@@ -83,6 +84,7 @@ class _Port:
 
 def _state(config: BootConfig) -> None:
     """Mount what has the credential, from which systemd reads it."""
+    early.load_modules()
     words = early.command_line()
     boot.mount_state(config, words, boot.teller(words))
 
@@ -126,7 +128,8 @@ def check_image(root: Path, config: BootConfig) -> None:
         raise early.BootError(
             "a command cannot run in the image", details=f"it has no /{', no /'.join(absent)}", reason="exec"
         )
-    if not os.path.lexists(root / "bin" / "sh"):
+    # Where a link of the image leads is not known out here.
+    if not (root / "bin").is_symlink() and not os.path.lexists(root / "bin" / "sh"):
         raise early.BootError("the image cannot run /bin/sh: it has none", reason="exec")
 
 
