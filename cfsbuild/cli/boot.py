@@ -47,10 +47,10 @@ def main() -> int:
     try:
         early.mount_kernel_filesystems()
         words = early.command_line()
-        tell = _silent if "quiet" in words else _progress
+        tell = teller(words)
         early.load_modules()
         config = boot_config.read()
-        ports = _open_ports(config.report)
+        ports = open_ports(config.report)
         _enter(config, words, tell)
         _run(config, ports)
     except (CfsError, OSError) as error:
@@ -61,7 +61,8 @@ def main() -> int:
     return 1
 
 
-def _open_ports(name: str) -> Ports:
+def open_ports(name: str) -> Ports:
+    """Return the ports that there are of those called `name`; none without a name. Raises `OSError`."""
     if not name:
         return Ports()
     return Ports(*(boot_report.open_port(name + end) for end in ("", ".out", ".err")))
@@ -69,13 +70,18 @@ def _open_ports(name: str) -> Ports:
 
 def _enter(config: BootConfig, words: dict[str, str], tell: Callable[[str], None]) -> None:
     """Mount the image and make it the root directory."""
+    mount_state(config, words, tell)
+    boot_bundle.enter(config, STATE, ROOT, tell)
+    switch_root(ROOT)
+
+
+def mount_state(config: BootConfig, words: dict[str, str], tell: Callable[[str], None]) -> None:
+    """Wait for the state device and mount it; make where the image goes. Raises `BootError`, `MountError`."""
     device = config.state.device
     tell(f"waiting for {device}")
     early.wait_for_device(device, early.patience(config.state.seconds, words))
     early.mount_state(config.state, STATE)
     ROOT.mkdir(exist_ok=True)
-    boot_bundle.enter(config, STATE, ROOT, tell)
-    switch_root(ROOT)
 
 
 def _run(config: BootConfig, ports: Ports) -> None:
@@ -124,9 +130,7 @@ def _wait(child: int) -> int:
 
 def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootReport) -> None:
     """Tell what went wrong and switch the machine off, or start a shell if the configuration says so."""
-    _say(f"cfsbuild: this machine cannot start: {report.brief}")
-    for line in (*report.details.splitlines(), f"reason: {report.reason or 'unknown'}"):
-        _say(f"cfsbuild:   {line}")
+    tell_failure(report)
     try:
         boot_report.send(report, ports.report)
         if config is not None and config.on_failure == "shell":
@@ -136,6 +140,18 @@ def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootRepor
         _say(f"cfsbuild:   and then: {error}")
     early.power_off()
     signal.pause()
+
+
+def tell_failure(report: boot_report.BootReport) -> None:
+    """Say on the console what went wrong."""
+    _say(f"cfsbuild: this machine cannot start: {report.brief}")
+    for line in (*report.details.splitlines(), f"reason: {report.reason or 'unknown'}"):
+        _say(f"cfsbuild:   {line}")
+
+
+def teller(words: dict[str, str]) -> Callable[[str], None]:
+    """Return what tells of progress, by the words of the command line."""
+    return _silent if "quiet" in words else _progress
 
 
 def _progress(text: str) -> None:

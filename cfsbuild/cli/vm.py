@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -27,10 +27,18 @@ if TYPE_CHECKING:
     from cfsbuild.deploy.machine import Machine, Take
 
 VM_VERSION = 1
-INITRAMFS = "initramfs.toml"
+INITRAMFS = {"own": "initramfs.toml", "systemd": "initramfs-systemd.toml"}
 SHELL = "/bin/sh"
 
 _MOST_BYTES = 1 << 26
+
+
+class Early(NamedTuple):
+    """The recipe of the initramfs, its variables, and with which settings it is built."""
+
+    recipe: Path
+    variables: tuple[str, ...]
+    settings: Settings
 
 
 @click.command("vm")
@@ -41,6 +49,18 @@ _MOST_BYTES = 1 << 26
 @click.option("--init", metavar="PATH", default="/sbin/init", help="What the image starts [/sbin/init].")
 @click.option(
     "--initramfs", metavar="RECIPE", type=click.Path(path_type=Path), help="The initramfs's recipe."
+)
+@click.option(
+    "--agent",
+    type=click.Choice(list(INITRAMFS)),
+    default="own",
+    help="What opens the bundle: cfsbuild, or systemd, of which it is a credential [own].",
+)
+@click.option(
+    "--systemd-root",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The system whose systemd it is [/].",
 )
 @click.option("--kernel", metavar="FILE", type=click.Path(path_type=Path), help="The kernel to boot.")
 @click.option("--modules", metavar="DIR", type=click.Path(path_type=Path), help="The kernel's modules.")
@@ -67,6 +87,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
     command_text: str | None,
     init: str,
     initramfs: Path | None,
+    agent: str,
+    systemd_root: Path | None,
     kernel: Path | None,
     modules: Path | None,
     memory: int,
@@ -91,11 +113,18 @@ def command(  # noqa: PLR0913 (one parameter an option)
     machine.check_programs((machine.QEMU, "mkfs.ext4"))
     chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
     note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
-    image, bundle, initrd = _build(settings, recipe, profiles, overrides, initramfs, chosen)
+    variables = _variables(chosen, agent, systemd_root)
+    if initramfs is None:
+        # In a store of its own: the user's may have another digest algorithm, and is the user's.
+        own = settings._replace(store=_cache() / "store")
+        early = Early(shipped_recipe(INITRAMFS[agent]), variables, own)
+    else:
+        early = Early(initramfs, variables, settings)
+    image, bundle, initrd = _build(settings, (recipe, profiles, overrides), early, chosen)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
         disk = keep or Path(scratch, "disk")
         tpm = None if no_tpm else _tpm(settings, disk)
-        trust = _prepare(settings, image, bundle, disk, tpm)
+        trust = _prepare(settings, image, bundle, disk, tpm, credential=agent == "systemd")
         configured = Path(scratch, "initrd")
         configured.write_bytes(_configured(initrd.read_bytes(), trust, init, command_text))
         wanted = machine.Machine(
@@ -120,30 +149,38 @@ def shipped_recipe(name: str) -> Path:
     return Path(import_module("cfsbuild.recipes").__path__[0], name)
 
 
-def _build(  # noqa: PLR0913, PLR0917 (what is built)
+def _variables(kernel: GuestKernel, agent: str, systemd_root: Path | None) -> tuple[str, ...]:
+    """Return the variables of the initramfs's recipe."""
+    modules = f"modules={kernel.modules.absolute()}"
+    if agent == "systemd":
+        return modules, f"root={(systemd_root or Path('/')).absolute()}"
+    if systemd_root is not None:
+        raise UsageError("--systemd-root needs --agent systemd")
+    return (modules,)
+
+
+def _build(
     settings: Settings,
-    recipe: Path,
-    profiles: tuple[str, ...],
-    overrides: tuple[str, ...],
-    initramfs: Path | None,
+    wanted: tuple[Path, tuple[str, ...], tuple[str, ...]],
+    early: Early,
     kernel: GuestKernel,
 ) -> tuple[ImageReport, bytes | None, Path]:
-    """Build the image and the initramfs; return what the image and its bundle are, and where the other is."""
+    """Build the image and the initramfs; return what the image and its bundle are, and where the other is.
+
+    `wanted` is the image's recipe with profiles and variables.
+    """
     from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (not for help)
 
-    early, place = initramfs, settings
-    if early is None:
-        # In a store of its own: the user's may have another digest algorithm, and is the user's.
-        early, place = shipped_recipe(INITRAMFS), settings._replace(store=_cache() / "store")
-    modules = (f"modules={kernel.modules.absolute()}",)
+    recipe, profiles, overrides = wanted
     request = request_of(settings, recipe, _output(recipe, kernel), profiles, overrides)
-    early_request = request_of(place, early, _output(early, kernel), (), modules)
+    early_output = _output(early.recipe, kernel)
+    early_request = request_of(early.settings, early.recipe, early_output, (), early.variables)
     options = Options(jobs=settings.job_count)
     with listening(settings) as listener:
         image = build(request, options, environ=os.environ, listener=listener)
         first = build(early_request, options, environ=os.environ, listener=listener)
     found = _report(image, "image", recipe)
-    return found, _bundle_document(image[0]), Path(_report(first, "initramfs", early).files[0])
+    return found, _bundle_document(image[0]), Path(_report(first, "initramfs", early.recipe).files[0])
 
 
 def _bundle_document(result: BuildResult) -> bytes | None:
@@ -187,8 +224,14 @@ def _report(results: tuple[BuildResult, ...], target: str, recipe: Path) -> Imag
     return found
 
 
-def _prepare(
-    settings: Settings, image: ImageReport, document: bytes | None, disk: Path, tpm: Path | None
+def _prepare(  # noqa: PLR0913 (what a machine has)
+    settings: Settings,
+    image: ImageReport,
+    document: bytes | None,
+    disk: Path,
+    tpm: Path | None,
+    *,
+    credential: bool,
 ) -> Trust:
     """Make the machine's disk and what it trusts, unless they are there; return the latter."""
     from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
@@ -197,12 +240,18 @@ def _prepare(
     from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
 
+    if credential and tpm is None:
+        raise UsageError(
+            "systemd opens the bundle with a TPM, and the machine has none",
+            resolution="install swtpm, leave out --no-tpm, or take --agent own",
+            reason="tpm-missing",
+        )
     beside = disk.with_name(f"{disk.name}.trust")
     if disk.exists():
         if not stat.S_ISREG(disk.stat().st_mode):
             raise UsageError(f"{disk} is not a regular file", reason="disk")
         note(settings, f"disk: {disk}, as it is")
-        return vm_trust.read_trust(beside, tpm=tpm is not None)
+        return vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
     digest = bytes.fromhex(image.digest)
     with open_store(settings) as store, contextlib.ExitStack() as undo:
         data = store.read_object(digest)
@@ -215,7 +264,7 @@ def _prepare(
                 undo.callback(shutil.rmtree, directory, ignore_errors=True)
                 directory.mkdir(mode=0o700)
         vm_trust.make_trust(beside, bundle, tpm)
-        trust = vm_trust.read_trust(beside, tpm=tpm is not None)
+        trust = vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
         program = find_program(MKFS) or MKFS
         make_state_disk(disk, store, digest, name=image.reference, files=trust.disk, mkfs=program)
         undo.pop_all()

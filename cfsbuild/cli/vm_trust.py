@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SIGNED = "boot.bundle"
 SEALED = "boot.cfsb"
+CREDENTIAL = "boot.cred"
 POLICY = "boot.policy.json"
 KEY = "trusted.pub"
 ENROLMENT = "enrolment.json"
@@ -40,7 +41,8 @@ class Trust(NamedTuple):
 def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
     """Write to a directory what `read_trust` reads: the bundle is signed by a key that is then forgotten.
 
-    With a TPM the bundle is sealed to it as well; the machine's enrolment makes its storage key and counter.
+    With a TPM the bundle is sealed to it as well, in both forms; the machine's enrolment makes its storage
+    key and counter.
     """
     from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (help needs no cryptography)
     from cfsbuild.trust import dsse, enrolment, key_files, keys, sealing  # noqa: PLC0415
@@ -55,6 +57,7 @@ def make_trust(directory: Path, bundle: Bundle, tpm_state: Path | None) -> None:
         )
         made = sealing.seal_bundle(envelope, name="boot", enrolments=[enrolled], terms=terms)
         files |= {SEALED: made[SEALED], POLICY: made[POLICY], ENROLMENT: enrolment.encode(enrolled)}
+        files |= sealing.seal_credential(envelope, name="boot", enrolments=[enrolled], state=terms.states[0])
     for name, data in files.items():
         (directory / name).write_bytes(data)
 
@@ -74,17 +77,23 @@ def _enrol(state: Path) -> Enrolment:
         return enroll(tpm, create_srk=True, counter=DEFAULT_INDEX)
 
 
-def read_trust(directory: Path, *, tpm: bool) -> Trust:
-    """Return what lies beside a disk. Without a `tpm` the machine boots by the bundle that is only signed."""
+def read_trust(directory: Path, *, tpm: bool, credential: bool = False) -> Trust:
+    """Return what lies beside a disk. Without a `tpm` the machine boots by the bundle that is only signed.
+
+    With `credential` it boots by the form that systemd opens. Raises `UsageError` (reason `disk`).
+    """
     try:
         files = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
         initramfs = {f"keys/{KEY}": files[KEY]}
         disk = {SIGNED: files[SIGNED]}
+        if credential or CREDENTIAL in files:
+            disk[CREDENTIAL] = files[CREDENTIAL]
         if SEALED in files:
             disk |= {SEALED: files[SEALED], POLICY: files[POLICY]}
         if not tpm or SEALED not in files:
             return Trust(disk, initramfs, SIGNED, None)
-        return Trust(disk, initramfs | {ENROLMENT: files[ENROLMENT]}, SEALED, ENROLMENT)
+        sealed = CREDENTIAL if credential else SEALED
+        return Trust(disk, initramfs | {ENROLMENT: files[ENROLMENT]}, sealed, ENROLMENT)
     except (FileNotFoundError, KeyError) as error:
         raise UsageError(
             f"{directory} does not say whom the machine trusts",

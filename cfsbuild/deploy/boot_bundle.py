@@ -24,13 +24,18 @@ from cfsbuild.trust.tpm.transport import open_transport
 _FORFEITED = b"cfsbuild:forfeited"
 
 
-def enter(config: BootConfig, state: Path, root: Path, tell: Callable[[str], None]) -> None:
+def enter(
+    config: BootConfig, state: Path, root: Path, tell: Callable[[str], None], *, opened_by: Path | None = None
+) -> None:
     """Mount the image of the configuration's bundle at `root`; `state` is the file system that has it.
+
+    `opened_by` is the signed bundle where somebody else opened what the configuration names, and no more is
+    believed of it than of any other: signature, machine and counter are checked here.
 
     Raises what `by_bundle` raises, `VerificationError` (reason `no-key`), and what `provision` raises.
     """
     order = by_bundle.Order(
-        file=state / config.bundle,
+        file=opened_by or state / config.bundle,
         base=state,
         policy=Policy(
             keys=_trusted(config),

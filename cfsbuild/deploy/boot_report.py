@@ -82,10 +82,16 @@ def open_port(name: str) -> int | None:
 
     Needs /sys and /dev, but no udev. Raises `OSError`.
     """
+    device = find_port(name)
+    return os.open(device, os.O_WRONLY | os.O_CLOEXEC) if device else None
+
+
+def find_port(name: str) -> str:
+    """Return the device node of the virtio port called `name`, empty if there is none. Raises `OSError`."""
     for entry in sorted(PORTS.glob("vport*")):
         if (entry / "name").read_text(encoding="utf-8", errors="replace").strip() == name:
-            return os.open(f"/dev/{entry.name}", os.O_WRONLY | os.O_CLOEXEC)
-    return None
+            return f"/dev/{entry.name}"
+    return ""
 
 
 def send(report: BootReport, port: int | None) -> None:

@@ -12,12 +12,10 @@ import msgspec
 from cfsbuild.errors import BuildError
 from cfsbuild.nodes import metadata
 from cfsbuild.nodes.file import take_file
+from cfsbuild.nodes.hostroot import HostRoot
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer, make_layer
-
-_MOST_LINKS = 40
-"""As many as Linux follows (MAXSYMLINKS)."""
 
 
 class HostFiles:
@@ -25,9 +23,18 @@ class HostFiles:
 
     A path is taken with every symbolic link on its way, so that it leads to its file in the tree as well.
     What is below one of the directories of `moved` (without links) goes below another one in the tree.
+    `root` is whose files they are, all paths are paths in it: this machine's own unless another is given.
     """
 
-    def __init__(self, context: NodeContext, key: str, *, moved: Mapping[Path, str] | None = None) -> None:
+    def __init__(
+        self,
+        context: NodeContext,
+        key: str,
+        *,
+        moved: Mapping[Path, str] | None = None,
+        root: HostRoot | None = None,
+    ) -> None:
+        self.root = root or HostRoot()
         self._context = context
         # Of two directories, one inside the other, the inner one says where.
         self._moved = sorted((moved or {}).items(), key=lambda item: len(item[0].parts), reverse=True)
@@ -39,13 +46,14 @@ class HostFiles:
 
         Raises `BuildError` if it cannot be read or is not a regular file.
         """
-        self._context.observe(path)
+        self._context.observe(self.root.shown(path))
         name = self._moved_name(path)
         real = self._follow(path) if name is None else path.resolve()
         name = name or os.fsencode(real)
         if name not in self._entries:
-            _, inode = take_file(self._context, real, self._key)
-            mode = 0o755 if real.stat().st_mode & stat.S_IXUSR else 0o644
+            place = self.root.place(real)
+            _, inode = take_file(self._context, place, self._key)
+            mode = 0o755 if place.stat().st_mode & stat.S_IXUSR else 0o644
             self._entries[name] = msgspec.structs.replace(inode, mode=stat.S_IFREG | mode)
         return real
 
@@ -75,6 +83,8 @@ class HostFiles:
         return make_layer(self._entries)
 
     def _moved_name(self, path: Path) -> bytes | None:
+        if not self._moved:
+            return None
         real = path.resolve()
         for directory, place in self._moved:
             if real.is_relative_to(directory):
@@ -83,20 +93,7 @@ class HostFiles:
 
     def _follow(self, path: Path) -> Path:
         """Return `path` with its links followed, each of which is added to the tree."""
-        todo = list(reversed(path.parts[1:]))
-        found = Path("/")
-        for _ in range(_MOST_LINKS * len(todo) + _MOST_LINKS):
-            if not todo:
-                return found
-            part = todo.pop()
-            found = found.parent if part == ".." else found / part
-            if found.is_symlink():
-                target = os.readlink(found)  # noqa: PTH115 (its very text)
-                self.link(str(found), target)
-                todo.extend(reversed([step for step in target.split("/") if step not in {"", "."}]))
-                found = Path("/") if target.startswith("/") else found.parent
-        raise BuildError(
-            f"cannot open {path}: too many symbolic links",
-            origin=self._context.spec.origin_of(self._key),
-            reason="source",
-        )
+        followed = self.root.follow(path, self._context.spec.origin_of(self._key))
+        for link, target in followed.links:
+            self.link(link, target)
+        return followed.path

@@ -7,8 +7,11 @@ processors (the tree may run on an older one).
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from cfsbuild.errors import BuildError, InputError
 from cfsbuild.nodes.elf import Elf, read_elf
@@ -25,6 +28,7 @@ class Libraries:
 
     def __init__(self, files: HostFiles, observe: Callable[[Path], None]) -> None:
         self._files = files
+        self._root = files.root
         self._observe = observe
         self._directories: list[str] | None = None
         self._done: set[Path] = set()
@@ -39,35 +43,56 @@ class Libraries:
         """
         real = self._files.take(path)
         if real not in self._done:
-            elf = elf_of(path)
+            elf = elf_of(self._root.place(path))
             if elf is None:
                 self._done.add(real)
-                interpreter = _interpreter_of_script(path)
+                interpreter = _interpreter_of_script(self._root.place(path))
                 if interpreter:
                     self.take(Path(interpreter))
             else:
                 if elf.interpreter:
                     self._loader = self.take(Path(elf.interpreter))
-                self._load(path, real, elf, ())
+                self._done.add(real)
+                self._load(path, elf)
         return real
 
-    def _load(self, path: Path, real: Path, elf: Elf, inherited: tuple[str, ...]) -> None:
-        """Take in the libraries of one object. `inherited` are the RPATHs of those that load it."""
-        if real in self._done:
-            return
-        self._done.add(real)
-        own = () if elf.runpath else tuple(_expanded(elf.rpath, path))
-        for name in elf.needed:
-            found = self._find(name, elf, path, own + inherited)
-            library = elf_of(found)
-            if library is None:  # it was one when it was found
-                raise BuildError(f"{found} changed while it was read", reason="source-changed")
-            loader = self._loader
-            if loader is not None and not _finds(
-                loader, found, (*own, *inherited, *_expanded(elf.runpath, path))
-            ):
-                self._files.link(str(loader.parent / name), str(found))
-            self._load(found, self._files.take(found), library, own + inherited)
+    def take_named(self, name: str, program: Path) -> None:
+        """Take in a library that `program` loads while it runs, by the name that it uses.
+
+        Raises `BuildError` as `take` does; for a program that is no ELF file as well (reason `library`).
+        """
+        elf = elf_of(self._root.place(program))
+        if elf is None or not elf.interpreter:
+            raise BuildError(f"{self._root.shown(program)} loads no libraries", reason="library")
+        # Whatever the program needs itself is there already when it loads more.
+        named = msgspec.structs.replace(elf, needed=(*elf.needed, name))
+        self._loader = self.take(Path(elf.interpreter))
+        self._load(program, named)
+
+    def _load(self, path: Path, elf: Elf) -> None:
+        """Take in the libraries of an object, and those of these, in the order of the loader.
+
+        It looks for each name once: what was found for one object serves the others.
+        """
+        todo: deque[tuple[Path, Elf, tuple[str, ...]]] = deque([(path, elf, ())])
+        loaded: set[str] = set()
+        while todo:
+            path, elf, inherited = todo.popleft()
+            rpath = (() if elf.runpath else tuple(_expanded(elf.rpath, path))) + inherited
+            for name in elf.needed:
+                if name in loaded:
+                    continue
+                loaded.add(name)
+                found = self._find(name, elf, path, rpath)
+                library = elf_of(self._root.place(found))
+                if library is None:  # it was one when it was found
+                    shown = self._root.shown(found)
+                    raise BuildError(f"{shown} changed while it was read", reason="source-changed")
+                directories = (*rpath, *_expanded(elf.runpath, path))
+                if self._loader is not None and not self._loader_finds(self._loader, found, directories):
+                    self._files.link(str(self._loader.parent / name), str(found))
+                self._done.add(self._files.take(found))
+                todo.append((found, library, rpath))
 
     def _find(self, name: str, elf: Elf, path: Path, rpath: tuple[str, ...]) -> Path:
         if "/" in name:
@@ -77,17 +102,22 @@ class Libraries:
         searched = list(dict.fromkeys(places))
         for directory in searched:
             candidate = Path(directory, name)
-            self._observe(candidate)
-            if candidate.is_file():
-                found = elf_of(candidate)
+            self._observe(self._root.shown(candidate))
+            if self._root.is_file(candidate):
+                found = elf_of(self._root.place(candidate))
                 if found is not None and found.platform == elf.platform:
                     return candidate
         raise BuildError(
-            f"library {name}, which {path} loads, is not on this machine",
-            details="searched: " + " ".join(searched),
+            f"library {name}, which {self._root.shown(path)} loads, is not on this machine",
+            details="searched: " + " ".join(str(self._root.shown(Path(each))) for each in searched),
             resolution="install the package that has it",
             reason="library-missing",
         )
+
+    def _loader_finds(self, loader: Path, library: Path, directories: Collection[str]) -> bool:
+        """Say whether a loader without a cache, told of `directories`, finds a library."""
+        beside = self._root.follow(library.parent).path == loader.parent or library.name == loader.name
+        return beside or str(library.parent) in directories
 
     def _configured(self) -> list[str]:
         if self._directories is None:
@@ -95,28 +125,22 @@ class Libraries:
         return self._directories
 
     def _read_configuration(self, file: Path, depth: int) -> Iterator[str]:
-        self._observe(file)
+        self._observe(self._root.shown(file))
         try:
-            lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = self._root.place(file).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except FileNotFoundError:  # musl and others have none
             return
         for line in lines:
             text = line.partition("#")[0].strip()
             word, _, rest = text.partition(" ")
             if word == "include" and depth < _MOST_INCLUDES:
-                pattern = rest.strip()
-                base = Path("/") if pattern.startswith("/") else file.parent
-                self._observe((base / pattern.lstrip("/")).parent)
-                for included in sorted(base.glob(pattern.lstrip("/"))):
-                    yield from self._read_configuration(included, depth + 1)
+                pattern = os.path.normpath(file.parent / rest.strip()).lstrip("/")
+                self._observe(self._root.shown(Path("/", pattern).parent))
+                for included in sorted(self._root.top.glob(pattern)) if pattern else ():
+                    inside = Path("/", included.relative_to(self._root.top))
+                    yield from self._read_configuration(inside, depth + 1)
             elif text.startswith("/"):
                 yield text
-
-
-def _finds(loader: Path, library: Path, directories: Collection[str]) -> bool:
-    """Say whether a loader without a cache, told of `directories`, finds a library."""
-    beside = library.parent.resolve() == loader.parent or library.name == loader.name
-    return beside or str(library.parent) in directories
 
 
 def elf_of(path: Path) -> Elf | None:

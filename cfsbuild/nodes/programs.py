@@ -10,9 +10,11 @@ import msgspec
 
 from cfsbuild.errors import BuildError, Problem
 from cfsbuild.nodes.hostfiles import HostFiles
+from cfsbuild.nodes.hostroot import HostRoot
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.nodes.libraries import Libraries
 from cfsbuild.recipe.model import NodeSpec
+from cfsbuild.recipe.types import LocalPath
 from cfsbuild.tree.layer import Layer, document_digest, encode_layer
 
 SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -22,7 +24,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\A[^\0/]*\Z")]
 
 
 class ProgramsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Programs of the building machine, with their shared libraries, at the same paths."""
+    """Programs of this machine or of a system in a directory, with their libraries, at the same paths."""
 
     programs: Annotated[
         list[_Word],
@@ -40,15 +42,36 @@ class ProgramsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             examples=[{"busybox": ["sh", "cat"]}],
         ),
     ] = {}
+    libraries: Annotated[
+        list[_Name],
+        msgspec.Meta(
+            description="Libraries that the first of the programs loads while it runs, by the names that it "
+            "uses; they come with those that they load.",
+            examples=[["libtss2-esys.so.0"]],
+        ),
+    ] = []
+    root: Annotated[
+        LocalPath,
+        msgspec.Meta(
+            description="The root directory of the system whose programs, loader and libraries these are. "
+            "Links in it never lead out of it.",
+            examples=["/srv/chroots/sid"],
+        ),
+    ] = "/"
 
 
 def check(spec: NodeSpec) -> Iterator[Problem]:
     """Find programs that are not on this machine, and links to what is not listed."""
     params: ProgramsParams = spec.params
+    top = spec.resolve("root", params.root)
+    if not top.is_dir():
+        yield Problem(f"{spec.name}: {top} is not a directory", origin=spec.origin_of("root"))
+        return
+    root = HostRoot(top)
     for index, program in enumerate(params.programs):
-        if _place(program) is None:
+        if _place(program, root) is None:
             yield Problem(
-                f"{spec.name}: program {program} is not on this machine",
+                f"{spec.name}: program {program} is not {_where(root)}",
                 details="" if program.startswith("/") else "searched: " + " ".join(SEARCHED),
                 resolution="install the package that has it",
                 origin=spec.origin_of(f"programs.{index}"),
@@ -62,27 +85,35 @@ def check(spec: NodeSpec) -> Iterator[Problem]:
             )
 
 
-def _place(program: str) -> Path | None:
-    """Return where a program is; None if it is nowhere."""
+def _place(program: str, root: HostRoot) -> Path | None:
+    """Return where a program is in a system; None if it is nowhere."""
     places = [Path(program)] if program.startswith("/") else [Path(where, program) for where in SEARCHED]
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if root.is_file(place)), None)
+
+
+def _where(root: HostRoot) -> str:
+    return "on this machine" if root.top == Path("/") else f"in {root.top}"
 
 
 def gather(context: NodeContext, params: ProgramsParams) -> Fingerprint:
     """Take in the programs and what they load; the layer's name is the fingerprint."""
-    files = HostFiles(context, "programs")
+    root = HostRoot(context.spec.resolve("root", params.root))
+    files = HostFiles(context, "programs", root=root)
     libraries = Libraries(files, context.observe)
     for index, program in enumerate(params.programs):
-        place = _place(program)
+        place = _place(program, root)
         if place is None:
             raise BuildError(
-                f"program {program} is not on this machine",
+                f"program {program} is not {_where(root)}",
                 origin=context.spec.origin_of(f"programs.{index}"),
                 reason="program-missing",
             )
         real = libraries.take(place)
         for name in params.links.get(program, ()):
             files.link(str(real.parent / name), real.name)
+        if index == 0:
+            for library in params.libraries:
+                libraries.take_named(library, place)
     layer = files.layer()
     return Fingerprint(digests={"files": document_digest(encode_layer(layer))}, payload=layer)
 

@@ -148,9 +148,27 @@ def test_a_console_is_no_json(lab, run, ready):
     assert (result.status, "--json needs --exec" in result.err) == (2, True)
 
 
+def test_systemd_needs_a_tpm_and_its_root_needs_systemd(lab, run, ready):
+    early = ("vm", "--initramfs", "early.toml")
+    result = run(*early, "--systemd-root", ".")
+    assert (result.status, "--systemd-root needs --agent systemd" in result.err) == (2, True)
+    text = Path("early.toml").read_text()
+    Path("early.toml").write_text(text.replace("[vars]", '[vars]\nroot = ""'))
+    result = run(*early, "--agent", "systemd", "--no-tpm")
+    assert (result.status, "the machine has none" in result.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("--memory", "1"), ("--cpus", "0"), ("--timeout", "0"), ("--memory", "much"), ("a.toml", "b.toml")],
+    [
+        ("--agent", "upstart"),
+        ("--systemd-root", "none"),
+        ("--memory", "1"),
+        ("--cpus", "0"),
+        ("--timeout", "0"),
+        ("--memory", "much"),
+        ("a.toml", "b.toml"),
+    ],
 )
 def test_options_that_make_no_sense_are_refused(lab, run, arguments):
     assert run("vm", *arguments).status == 2

@@ -191,6 +191,12 @@ def reasons_of(path):
 def test_the_page_gives_every_reason_for_which_a_machine_does_not_start():
     paths = [ROOT / f"cfsbuild/{room}/{name}.py" for room, names in ON_THE_WAY.items() for name in names]
     found = {reason for path in paths for reason in reasons_of(path)}
-    section = PAGE.partition("## Reasons")[2].partition("## Reports")[0]
+    section = PAGE.partition("## Reasons")[2].partition("## With systemd")[0]
     told = set(re.findall(r"`([a-z][a-z-]+)`", section))
     assert told == found - {""} - NEVER_ON_A_MACHINE | {"os"}
+
+
+def test_the_page_gives_the_reasons_of_machines_that_systemd_starts():
+    section = PAGE.partition("## With systemd")[2].partition("## Reports")[0]
+    found = set(reasons_of(ROOT / "cfsbuild/cli/boot_systemd.py"))
+    assert {row[0] for row in rows(section)} == found

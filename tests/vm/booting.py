@@ -44,7 +44,7 @@ def another_disk(home, said, name, **files):
     shutil.copytree(home / "disk.trust", home / f"{name}.trust")
     shutil.copytree(home / "disk.tpm", home / f"{name}.tpm", ignore=shutil.ignore_patterns(".lock"))
     kept = {path.name: path.read_bytes() for path in (home / "disk.trust").iterdir()}
-    names = ("boot.bundle", "boot.cfsb", "boot.policy.json")
+    names = ("boot.bundle", "boot.cfsb", "boot.policy.json", "boot.cred")
     contents = {one: kept[one] for one in names if one in kept} | files
     with Store.open(home / "store", read_only=True) as store:
         make_state_disk(disk, store, bytes.fromhex(said["digest"]), name="appliance-1", files=contents)
