@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cfsbuild.errors import InputError, VerificationError
+from cfsbuild.errors import InputError
 from cfsbuild.trust import canonical
 from cfsbuild.trust.counter import Counter, make_counter
 from cfsbuild.trust.storage_key import as_owner, storage_key
@@ -185,14 +185,3 @@ def _without_padding(data: bytes) -> bytes:
         return b""
     size = 4 + int.from_bytes(data[2:4], "big")
     return data[:size] if size <= len(data) else b""
-
-
-def counter_of(enrolment: Enrolment) -> EnrolledCounter:
-    """Return the machine's counter. Raises `VerificationError` (reason `counter-missing`) if it has none."""
-    if enrolment.counter is None:
-        raise VerificationError(
-            "the machine was enrolled without a counter",
-            resolution="enrol it again, without --no-counter",
-            reason="counter-missing",
-        )
-    return enrolment.counter

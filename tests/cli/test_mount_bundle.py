@@ -189,6 +189,35 @@ def test_a_revoked_key_does_not_count_whoever_trusts_it(bundle, run, root):
     assert run("verify", bundle, "--key", "k.pub", "--key", "other.pub", "--revoked", identity).status == 0
 
 
+def test_several_keys_must_have_signed_where_that_is_asked_for(bundle, run, root):
+    both = ("--key", "k.pub", "--key", "other.pub", "--threshold", "2")
+    assert refused(run, "--bundle", bundle, *both) == "signature-threshold"
+    assert run("verify", bundle, *both).status == 5
+
+
+def test_without_options_the_machine_s_own_keys_count_and_its_revoked_ones_always(
+    bundle, run, root, monkeypatch
+):
+    for name in ("TRUSTED_KEYS", "REVOKED_KEYS"):
+        Path(name).mkdir()
+        monkeypatch.setattr(f"cfsbuild.cli.bundle_mounting.{name}", Path(name))
+    arguments = ("mount", "-n", "--base", "disk", "--bundle", bundle, "root")
+    assert run(*arguments).status == 2
+    Path("TRUSTED_KEYS/k.pub").write_bytes(Path("k.pub").read_bytes())
+    assert run(*arguments).status == 0
+    Path("REVOKED_KEYS/old.pub").write_bytes(Path("k.pub").read_bytes())
+    assert refused(run, "--bundle", bundle) == "key-revoked"
+    assert refused(run, "--bundle", bundle, "--key", "k.pub") == "key-revoked"
+
+
+def test_an_insecure_bundle_is_shown_with_a_warning(bundle, run):
+    Path("edge.toml").write_text(RECIPE + 'verity = "off"\nallow_insecure = true\n')
+    assert run("build", "edge.toml").status == 0
+    told = run("verify", bundle, "--key", "k.pub")
+    assert told.status == 0
+    assert "  warning     the kernel is not asked to check what is read" in told.lines
+
+
 @pytest.mark.parametrize("name", ["x.bundle", "x.bundle.json"])
 def test_what_is_no_bundle_is_not_signed_as_one(run, bundle, name):
     Path(name).write_text("{}")

@@ -9,7 +9,6 @@ class CommandCode(enum.IntEnum):
     """A command's number; the name is that of the specification."""
 
     EVICT_CONTROL = 0x120
-    NV_UNDEFINE_SPACE = 0x122
     NV_DEFINE_SPACE = 0x12A
     CREATE_PRIMARY = 0x131
     NV_INCREMENT = 0x134

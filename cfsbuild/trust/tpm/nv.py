@@ -46,11 +46,6 @@ def define(tpm: Tpm, public: NvPublic) -> None:
     tpm.ask(CommandCode.NV_DEFINE_SPACE, nothing, (permanent(OWNER),), parameters, (PASSWORD,))
 
 
-def undefine(tpm: Tpm, index: Index) -> None:
-    """Remove an NV index, as the owner."""
-    tpm.ask(CommandCode.NV_UNDEFINE_SPACE, nothing, (permanent(OWNER), index.entity), b"", (PASSWORD,))
-
-
 def increment(tpm: Tpm, index: Index, session: Session | None = None) -> None:
     """Count one up, as the owner; with a session it is certain that it is this TPM that did."""
     owner = permanent(OWNER)
