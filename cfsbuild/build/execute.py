@@ -15,7 +15,7 @@ from cfsbuild.build.context import BuildContext, Done, failure, no_passphrase
 from cfsbuild.build.job import NODE, TARGET, TREE, Job, Plan
 from cfsbuild.build.memory import map_large_blocks
 from cfsbuild.build.node_job import run_node
-from cfsbuild.build.outputs import write_outputs
+from cfsbuild.build.outputs import altered, write_outputs
 from cfsbuild.build.result import CACHED, CUT_OFF, BuildResult, ImageReport, JobReport
 from cfsbuild.build.sources import Sources
 from cfsbuild.build.state import BuildState, LastRun, OutRecord, load_state, save_state, state_path
@@ -166,6 +166,16 @@ class _Run:
             commit.wait()
             raise
         commit.wait()
+        self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        """Remove what the targets that ran wrote last time and do not any more, unless somebody changed it."""
+        written = {file.name for done in self._build.done.values() for file in done.files}
+        for name in self._outputs:
+            last = self._build.last(name)
+            for record in () if last is None else last.files:
+                if record.name not in written and not altered(self._build.output, [record]):
+                    (self._build.output / record.name).unlink(missing_ok=True)
 
     def _submit_ready(self) -> None:
         ready = [name for name, inputs in self._waiting.items() if not inputs]

@@ -187,11 +187,11 @@ def _tpm(choice: BundleChoice, *, needed: bool) -> Iterator[Tpm | None]:
 
 
 def _enrolment(path: Path | None) -> Enrolment | None:
-    from cfsbuild.trust import enrolment, files  # noqa: PLC0415 (as above)
+    from cfsbuild.trust import enrolment  # noqa: PLC0415 (as above)
 
     if path is None:
         return None
-    return enrolment.decode(files.read_regular(path, limit=enrolment.ENROLMENT_BYTES))
+    return enrolment.read(path)
 
 
 def policy_of(choice: BundleChoice) -> Policy:

@@ -15,7 +15,7 @@ from cfsbuild.errors import StoreError
 
 
 @click.command("enroll")
-@common_options("json")
+@common_options("json", changes=True)
 @tpm_option
 @click.option("--create-srk", is_flag=True, help="Make the storage root key if there is none.")
 @counter_option("NV index of the rollback counter, which is made if there is none")

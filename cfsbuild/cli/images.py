@@ -155,9 +155,14 @@ def _from_file(text: str, path: Path) -> Image:
         return Image(name=text, kind="image", data=data, path=path)
     if data[:2] == b"/ ":
         return Image(name=text, kind="dump", data=data, path=path)
+    hints = {
+        b"CFSB1": "it is a sealed bundle: `cfsbuild unseal` opens it on its machine",
+        b'{"gen': "it is a bundle that is not signed: `cfsbuild sign` signs it",
+    }
     raise InputError(
         f"{text} is neither a composefs image nor a dump",
         details="an image begins with the bytes 9a 62 78 d0, a dump with the line of the root directory",
+        resolution=hints.get(data[:5], ""),
         reason="magic",
     )
 

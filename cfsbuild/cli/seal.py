@@ -20,7 +20,7 @@ from cfsbuild.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from cfsbuild.trust.enrolment import Enrolment
     from cfsbuild.trust.keys import PrivateKey, PublicKey
-    from cfsbuild.trust.sealing import State
+    from cfsbuild.trust.sealing import Kernels, State
 
 SEALED_VERSION = 1
 LEVELS = ("sealed", "cred")
@@ -84,7 +84,7 @@ class Order(NamedTuple):
 
 
 @click.command("seal")
-@common_options("json")
+@common_options("json", changes=True)
 @click.option(
     "--to",
     "to",
@@ -199,7 +199,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
         pin=pin,
     )
     states = _states(choice)
-    files = _credential_files(order, states) if level == "cred" else _bundle_files(order, states)
+    files = _credential_files(order) if level == "cred" else _bundle_files(order, states)
     written = _write(base, order.name, files)
     _warn(settings, order, states)
     _tell(settings, order, len(states), written)
@@ -231,9 +231,9 @@ def _read_bundle(path: Path) -> tuple[bytes, Described]:
 
 
 def _read_machine(path: Path) -> Enrolment:
-    from cfsbuild.trust import enrolment, files  # noqa: PLC0415
+    from cfsbuild.trust import enrolment  # noqa: PLC0415
 
-    return enrolment.decode(files.read_regular(path, limit=enrolment.ENROLMENT_BYTES))
+    return enrolment.read(path)
 
 
 def _read_key(path: Path | None, given: bytes) -> tuple[PrivateKey | None, PublicKey | None]:
@@ -268,13 +268,20 @@ def _generation(choice: Choice, machines: Sequence[Enrolment], described: Descri
 
 
 def _states(choice: Choice) -> list[State]:
-    from cfsbuild.trust import files, sealing, uki  # noqa: PLC0415
+    from cfsbuild.trust import sealing  # noqa: PLC0415
 
-    booted = []
-    for path in choice.ukis:
-        sections = uki.measured_sections(files.read_regular(path, limit=uki.UKI_BYTES))
-        booted.append((uki.KERNEL_PCR, uki.predict(sections, _words(choice))))
-    return sealing.states([_register(text) for text in choice.pcrs], booted)
+    return sealing.boot_states(_values(choice), _kernels(choice))
+
+
+def _values(choice: Choice) -> list[tuple[int, bytes | None]]:
+    return [_register(text) for text in choice.pcrs]
+
+
+def _kernels(choice: Choice) -> Kernels:
+    from cfsbuild.trust import sealing, uki  # noqa: PLC0415
+
+    images = [uki.read(path) for path in choice.ukis]
+    return sealing.Kernels(images, choice.phase.split(":") if choice.phase else [])
 
 
 def _register(text: str) -> tuple[int, bytes | None]:
@@ -292,10 +299,6 @@ def _register(text: str) -> tuple[int, bytes | None]:
     )
 
 
-def _words(choice: Choice) -> list[str]:
-    return choice.phase.split(":") if choice.phase else []
-
-
 def _bundle_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
     from cfsbuild.trust import sealing  # noqa: PLC0415
 
@@ -311,27 +314,18 @@ def _bundle_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
     return sealing.seal_bundle(order.envelope, name=order.name, enrolments=order.machines, terms=terms)
 
 
-def _credential_files(order: Order, states: Sequence[State]) -> Mapping[str, bytes]:
-    """Return credentials; with a policy key PCR 11 is what it signs, and not in the credential itself."""
-    from cfsbuild.trust import files, pcr_signature, sealing, uki  # noqa: PLC0415
+def _credential_files(order: Order) -> Mapping[str, bytes]:
+    from cfsbuild.trust import sealing  # noqa: PLC0415
 
-    if len(states) != 1:
-        raise UsageError(
-            "a credential opens in one state only",
-            resolution="with --policy-key, each kernel image has a signature of its own",
-            reason="branches",
-        )
-    literal, signature = dict(states[0]), {}
-    for path in order.choice.ukis if order.public is not None else ():
-        literal.pop(_KERNEL_PCR, None)
-        if order.private is not None:
-            sections = uki.measured_sections(files.read_regular(path, limit=uki.UKI_BYTES))
-            made = pcr_signature.sign(sections, order.private, paths=[_words(order.choice)])
-            signature = {f"{order.name}{pcr_signature.SUFFIX}": made}
-    credentials = sealing.seal_credential(
-        order.envelope, name=order.name, enrolments=order.machines, state=literal, signer=order.public
+    return sealing.seal_for_systemd(
+        order.envelope,
+        name=order.name,
+        enrolments=order.machines,
+        values=_values(order.choice),
+        kernels=_kernels(order.choice),
+        signer=order.public,
+        private=order.private,
     )
-    return {**signature, **credentials}
 
 
 def _stem(bundle: Path) -> str:
@@ -382,6 +376,8 @@ def _warn(settings: Settings, order: Order, states: Sequence[State]) -> None:
             settings,
             "note: PCR 11 without PCR 7: another system that boots on the machine can measure the same",
         )
+    if order.choice.level == "sealed" and not any(states):
+        note(settings, "note: neither --pcr nor --uki: this opens whatever has booted on the machine")
     if order.generation is None and any(machine.counter for machine in order.machines):
         note(settings, "note: no counter: this opens for ever, however old it is")
 

@@ -20,6 +20,9 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_CHANGES = "__cfsbuild_changes__"
+"""The attribute of a verb that changes something, and cannot say what it would change."""
+
 PROGRESS = ("auto", "tty", "plain", "json", "none")
 COLOR = ("auto", "always", "never")
 
@@ -97,6 +100,8 @@ def pass_settings(
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         context = click.get_current_context()
         given = context.obj if isinstance(context.obj, Settings) else Settings()
+        if given.dry_run and getattr(call, _CHANGES, False):
+            raise click.UsageError(f"`{context.command_path}` has no dry run: it would do what it says")
         return function(resolve(given), *args, **kwargs)
 
     return call
@@ -154,17 +159,22 @@ def global_options(function: Function) -> Function:
 @overload
 def common_options(first: Function, /) -> Function: ...
 @overload
-def common_options(*shown: str) -> Callable[[Function], Function]: ...
-def common_options(*shown: Any) -> Any:
+def common_options(*shown: str, changes: bool = False) -> Callable[[Function], Function]: ...
+def common_options(*shown: Any, changes: bool = False) -> Any:
     """Let a verb take the global options after its name as well as before.
 
     Bare, or with the names of those that its help lists (`@common_options("json", "jobs")`; the others
     are accepted but hidden; bare lists `--json`). Stands directly below `@click.command`; a flag that the
-    verb itself declares stays the verb's.
+    verb itself declares stays the verb's. A verb that `changes` something and has no dry run refuses `-n`.
     """
     if len(shown) == 1 and callable(shown[0]):
         return _add_options(shown[0], shown=("json",))
-    return functools.partial(_add_options, shown=shown)
+
+    def add(function: Function) -> Function:
+        setattr(function, _CHANGES, changes)
+        return _add_options(function, shown=shown)
+
+    return add
 
 
 def _add_options(function: Function, *, shown: tuple[str, ...]) -> Function:

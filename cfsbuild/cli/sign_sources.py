@@ -49,7 +49,8 @@ def _run(hook: str, message: bytes) -> bytes:
         arguments = shlex.split(hook)
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except (ValueError, IndexError, OSError) as error:
-        raise UsageError(f"{hook!r} cannot be run: {error}", reason="hook") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{hook!r} cannot be run: {why}", reason="hook") from error
     patience = threading.Timer(_COMMAND_SECONDS, process.kill)
     patience.start()
     with process:

@@ -17,7 +17,7 @@ _ESCAPES = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
 
 
 @click.command("umount")
-@common_options()
+@common_options(changes=True)
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, clean up when nothing uses it any more.")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @pass_settings

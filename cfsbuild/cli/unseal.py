@@ -27,7 +27,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("unseal")
-@common_options("json", "color")
+@common_options("json", "color", changes=True)
 @tpm_option
 @click.option("--policy", metavar="FILE", type=FILE, help="The unseal policy [beside it: NAME.policy.json].")
 @click.option(
@@ -63,6 +63,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     from cfsbuild.trust import files, process, sealed, unsealing  # noqa: PLC0415
 
     data = files.read_regular(file, limit=sealed.SEALED_BYTES)
+    sealed.parse(data)
     pinned = _name(srk)
     if only_explain:
         with open_tpm(tpm_name) as tpm:

@@ -24,7 +24,7 @@ from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.signatures import Trust, check_signatures, check_trust
 from cfsbuild.cli.verify_bundle import is_bundle, verify_bundle_file
-from cfsbuild.errors import InputError, Problem, VerificationError
+from cfsbuild.errors import InputError, Problem, UsageError, VerificationError
 from cfsbuild.fsverity.algorithm import Algorithm, algorithm_of_digest
 from cfsbuild.tree import paths
 from cfsbuild.tree.dump import DumpEntry
@@ -153,6 +153,12 @@ def command(  # noqa: PLR0913 (one parameter an option)
     )
     check_trust(trust)
     if is_bundle(Path(image)):
+        if digest is not None or only_structure or objects:
+            raise UsageError(
+                "a bundle is no image: neither image nor objects are looked at",
+                details="--digest, --structure and --objects are about images",
+                reason="usage",
+            )
         return verify_bundle_file(settings, Path(image), trust)
     directories = None if only_structure else object_directories(settings, objects)
     result = _verify(settings, image, digest or "", directories, trust)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,7 +43,7 @@ class Early(NamedTuple):
 
 
 @click.command("vm")
-@common_options("json", "quiet", "store", "jobs", "progress")
+@common_options("json", "quiet", "store", "jobs", "progress", changes=True)
 @click.option(
     "--exec", "command_text", metavar="CMD", help="Run CMD with the image's /bin/sh instead of booting on."
 )
@@ -139,7 +140,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
             seconds=timeout,
         )
         note(settings, "booting" if command_text is not None else "booting; Ctrl-C ends the machine")
-        return _run(settings, wanted, image)
+        with _in_use(disk):
+            return _run(settings, wanted, image)
 
 
 def shipped_recipe(name: str) -> Path:
@@ -250,8 +252,8 @@ def _prepare(  # noqa: PLR0913 (what a machine has)
     if disk.exists():
         if not stat.S_ISREG(disk.stat().st_mode):
             raise UsageError(f"{disk} is not a regular file", reason="disk")
-        note(settings, f"disk: {disk}, as it is")
-        return vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
+        trust = vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
+        return _kept(settings, image, disk, trust)
     digest = bytes.fromhex(image.digest)
     with open_store(settings) as store, contextlib.ExitStack() as undo:
         data = store.read_object(digest)
@@ -271,9 +273,45 @@ def _prepare(  # noqa: PLR0913 (what a machine has)
     return trust
 
 
+def _kept(settings: Settings, image: ImageReport, disk: Path, trust: Trust) -> Trust:
+    """Return what the machine of a kept disk trusts. Raises `UsageError` if it is not that of `image`."""
+    from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
+    from cfsbuild.trust.statement import digest_hex  # noqa: PLC0415
+
+    bundle = vm_trust.bundle_in(trust)
+    if digest_hex(bundle.image) != image.digest:
+        raise UsageError(
+            f"the disk {disk} has another image than the recipe makes now",
+            details=f"there      {digest_hex(bundle.image)}, {bundle.name} {bundle.version}\n"
+            f"the recipe {image.digest}, {image.reference}",
+            resolution=f"remove {disk}, {disk}.trust and {disk}.tpm, or name another disk",
+            reason="disk-other-image",
+        )
+    if trust.enrolment and not Path(f"{disk}.tpm").is_dir():
+        raise UsageError(
+            f"the TPM's state {disk}.tpm is missing",
+            resolution="start it with --no-tpm, or remove the disk: a new one is made",
+            reason="disk",
+        )
+    note(settings, f"disk: {disk}, as it is")
+    return trust
+
+
+@contextlib.contextmanager
+def _in_use(disk: Path) -> Iterator[None]:
+    """Let no other machine use the disk meanwhile. Raises `UsageError`."""
+    with disk.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another machine uses the disk {disk}", reason="disk-in-use") from None
+        yield
+
+
 def _configured(initrd: bytes, trust: Trust, init: str, command_text: str | None) -> bytes:
     """Return the initramfs with the machine's configuration behind it: Linux unpacks both, in this order."""
-    from cfsbuild.deploy import boot_config, machine  # noqa: PLC0415 (not for help)
+    from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy import boot_config, machine  # noqa: PLC0415
     from cfsbuild.trust.tpm.transport import DEFAULT_NAME  # noqa: PLC0415
 
     place = boot_config.BOOT_CONFIG.parent
@@ -282,6 +320,7 @@ def _configured(initrd: bytes, trust: Trust, init: str, command_text: str | None
         bundle=trust.bundle,
         tpm=DEFAULT_NAME if trust.enrolment else None,
         enrolment=str(place / trust.enrolment) if trust.enrolment else None,
+        name=vm_trust.bundle_in(trust).name,
         enable_verity=True,
         exec=(init,) if command_text is None else (SHELL, "-c", command_text),
         once=command_text is not None,

@@ -82,6 +82,13 @@ def read_trust(directory: Path, *, tpm: bool, credential: bool = False) -> Trust
 
     With `credential` it boots by the form that systemd opens. Raises `UsageError` (reason `disk`).
     """
+    if not directory.is_dir():
+        raise UsageError(
+            f"{directory.with_suffix('')} is no disk that --keep made",
+            details=f"there is no {directory}, which says whom the machine trusts",
+            resolution="name another file: a disk is made where there is none",
+            reason="disk",
+        )
     try:
         files = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
         initramfs = {f"keys/{KEY}": files[KEY]}
@@ -97,10 +104,18 @@ def read_trust(directory: Path, *, tpm: bool, credential: bool = False) -> Trust
     except (FileNotFoundError, KeyError) as error:
         raise UsageError(
             f"{directory} does not say whom the machine trusts",
-            details=f"there is no {error}",
+            details=f"there is no {error.filename if isinstance(error, OSError) else error.args[0]} in it",
             resolution="remove the disk: a new one is made, with all that belongs to it",
             reason="disk",
         ) from error
+
+
+def bundle_in(trust: Trust) -> Bundle:
+    """Return the bundle on a machine's disk. Raises `VerificationError` for what is none."""
+    from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.trust import dsse  # noqa: PLC0415
+
+    return bundles.decode_bundle(dsse.unverified(trust.disk[SIGNED])[1])
 
 
 def bundle_of(document: bytes | None, *, name: str, digest: bytes, image_format: int, size: int) -> Bundle:

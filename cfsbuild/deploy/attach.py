@@ -36,7 +36,7 @@ def attach(what: FilesystemMount, directory: str, idmap: str = "") -> set[str]:
     fd = syscalls.fsopen(what.filesystem)
     try:
         refused = _configure(fd, what)
-        mounted = syscalls.fsmount(fd, syscalls.MOUNT_ATTR_RDONLY if what.read_only else 0)
+        mounted = syscalls.fsmount(fd, _attributes(what))
     except OSError as error:
         error.add_note(_kernel_log(fd))
         raise
@@ -49,6 +49,11 @@ def attach(what: FilesystemMount, directory: str, idmap: str = "") -> set[str]:
     finally:
         os.close(mounted)
     return refused
+
+
+def _attributes(what: FilesystemMount) -> int:
+    attributes = syscalls.MOUNT_ATTR_RDONLY if what.read_only else 0
+    return attributes | (syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV if what.restricted else 0)
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def mount_id(place: str | Path) -> int:
     except OSError:
         return 0
     try:
-        for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines():
+        for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name == "mnt_id":
                 return int(value)

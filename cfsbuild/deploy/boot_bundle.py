@@ -11,7 +11,7 @@ from cfsbuild.deploy import by_bundle, early, provision
 from cfsbuild.deploy.boot_config import BootConfig
 from cfsbuild.deploy.bundle_mount import Policy
 from cfsbuild.errors import VerificationError
-from cfsbuild.trust import enrolment, files, key_files, keys, process, unsealing
+from cfsbuild.trust import enrolment, key_files, keys, process, unsealing
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PublicKey
@@ -114,7 +114,7 @@ def _read_keys(directory: Path) -> tuple[PublicKey, ...]:
 def _enrolled(config: BootConfig) -> Enrolment | None:
     if config.enrolment is None:
         return None
-    return enrolment.decode(files.read_regular(Path(config.enrolment), limit=enrolment.ENROLMENT_BYTES))
+    return enrolment.read(Path(config.enrolment))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ from cfsbuild.trust.storage_key import storage_key
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.unseal_policy import UnsealPolicy
 
+_DOCUMENT = b'{"generation":'
+"""How the document in a bundle begins: its first field by name."""
+
 
 def is_sealed(path: Path) -> bool:
     """Say whether a file's name is that of a sealed bundle."""
@@ -19,8 +22,18 @@ def is_sealed(path: Path) -> bool:
 
 
 def read_envelope(path: Path) -> bytes:
-    """Return a signed bundle's bytes, nothing verified. Raises `VerificationError` (reason `malformed`)."""
-    return _read(path, dsse.ENVELOPE_BYTES)
+    """Return a signed bundle's bytes, nothing verified.
+
+    Raises `VerificationError`, reason `malformed`, or `signature-missing` for a document that is not signed.
+    """
+    data = _read(path, dsse.ENVELOPE_BYTES)
+    if data.startswith(_DOCUMENT):
+        raise VerificationError(
+            f"{path} is not signed",
+            resolution="`cfsbuild sign` makes the .bundle of it",
+            reason="signature-missing",
+        )
+    return data
 
 
 def unseal_envelope(
@@ -42,9 +55,11 @@ def unseal_envelope(
             resolution="name it: --tpm DEVICE",
             reason="tpm-missing",
         )
+    data = _read(path, sealed.SEALED_BYTES)
+    sealed.parse(data)
     document = read_policy(path, tpm, policy)
     name = None if enrolled is None else bytes.fromhex(enrolled.srk.name)
-    return unsealing.unseal(tpm, _read(path, sealed.SEALED_BYTES), document, pin=pin, srk_name=name)
+    return unsealing.unseal(tpm, data, document, pin=pin, srk_name=name)
 
 
 def read_policy(path: Path, tpm: Tpm, given: Path | None = None) -> UnsealPolicy:

@@ -96,6 +96,8 @@ def mount_accepted(
             mount_state(target, {"etc": state.etc, "var": state.var}, base, state.directory)
             keep_machine_id(target, state.etc, base, state.directory)
         finish()
+        if bundle.verity != "off" and not spec.digest:
+            mounted = msgspec.structs.replace(mounted, why_not=best_verity(Path(spec.image))[1])
         return mounted  # noqa: TRY300 (an interruption just before this counts)
     except BaseException:
         detach_until(target, before)

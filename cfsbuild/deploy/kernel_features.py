@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -45,8 +46,9 @@ def has_feature(name: str) -> bool:
 def _overlay_knows(key: str, value: str) -> bool:
     try:
         fd = syscalls.fsopen("overlay")
-    except OSError:
-        return False
+    except OSError as error:
+        # Who may not ask may not mount either, and is told so.
+        return error.errno == errno.EPERM
     try:
         syscalls.fsconfig_string(fd, key, value)
     except OSError:

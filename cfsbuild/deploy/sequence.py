@@ -19,11 +19,15 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class FilesystemMount(msgspec.Struct, frozen=True):
-    """One file system to create with fsopen(), fsconfig() and fsmount()."""
+    """One file system to create with fsopen(), fsconfig() and fsmount().
+
+    A `restricted` one has no device nodes, and nothing in it gives other rights when it is run.
+    """
 
     filesystem: str
     settings: tuple[Setting, ...]
     read_only: bool
+    restricted: bool = False
 
 
 def erofs_mount(source: str, *, acl: bool) -> FilesystemMount:

@@ -4,7 +4,7 @@
 directory that is kept and hides the image's. An overlay above composefs is the last that the kernel stacks.
 
 The directory with what is kept lies on a disk that others may have written to: nothing in it is followed if
-it is a symbolic link.
+it is a symbolic link, and neither device nodes nor set-user-id programs count there.
 """
 
 from __future__ import annotations
@@ -117,12 +117,15 @@ def _overlay(lower: int, kept: int, place: Path) -> None:
         Setting("upperdir", escape(f"{below}/upper", "\\")),
         Setting("workdir", escape(f"{below}/work", "\\")),
     )
-    attach(FilesystemMount("overlay", settings, read_only=False), str(place))
+    attach(FilesystemMount("overlay", settings, read_only=False, restricted=True), str(place))
 
 
 def _bind(lower: int, kept: int, name: str, place: Path) -> None:
     _make_like(lower, kept, name)
     syscalls.mount(f"/proc/self/fd/{kept}/{name}", str(place), "", syscalls.MS_BIND, "")
+    # Not what the disk has: a machine mounts that without execution.
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("none", str(place), "", flags, "")
 
 
 def _make_like(model: int, parent: int, name: str) -> None:

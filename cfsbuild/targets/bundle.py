@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,8 @@ Verity = Literal["require", "try", "off"]
 Writable = Literal["read-only", "transient", "persistent", "bind"]
 Rendering = Literal["cmdline", "mount-spec", "pcrlock", "systemd", "initramfs-tools"]
 RENDERINGS: tuple[Rendering, ...] = ("cmdline", "mount-spec", "pcrlock", "systemd", "initramfs-tools")
+
+_IDENTIFIER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 # As in `trust.bundle`: nothing that has a meaning in shells, units or mount options.
 _COMPONENTS = r"(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+(/(?!\.\.?(/|$))[A-Za-z0-9_.@+-]+)*$"
@@ -67,10 +70,12 @@ class BundleParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = "signed"
     sign: Annotated[tuple[LocalPath, ...], Meta(description="Private keys that sign it.")] = ()
     objects: Annotated[
-        tuple[_DevicePath, ...], Meta(description="Object directories, searched in order.")
+        tuple[_DevicePath, ...], Meta(min_length=1, description="Object directories, searched in order.")
     ] = ("objects",)
     verity: Annotated[Verity, Meta(description="What the kernel must check of what is read.")] = "require"
-    allow_insecure: Annotated[bool, Meta(description="Allow another `verity` than require.")] = False
+    allow_insecure: Annotated[bool, Meta(description="Allow another `verity` than require, and `upper`.")] = (
+        False
+    )
     upper: Annotated[UpperTable | None, Meta(description="Makes the whole tree writable.")] = None
     state: Annotated[StateTable | None, Meta(description="What of /etc and /var can be written.")] = None
     not_after: Annotated[str, Meta(description="When it expires: 2027-06-30, or 2027-06-30T12:00:00Z.")] = ""
@@ -97,12 +102,6 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
         for written in paths:
             if not spec.resolve(key, written).is_file():
                 yield Problem(f"{key}: there is no file {written}", origin=spec.origin_of(key))
-    if params.secrets and params.level == "signed":
-        yield Problem(
-            "a bundle that is only signed can be read by everyone: it cannot have secrets",
-            resolution='level = "sealed" or "cred"',
-            origin=spec.origin_of("secrets"),
-        )
     if params.level != "signed" and not params.sign:
         yield Problem(
             "what is sealed must be signed: everyone can seal to a machine",
@@ -110,17 +109,55 @@ def check(spec: TargetSpec) -> Iterator[Problem]:
             origin=spec.origin_of("level"),
         )
     yield from bundle_sealing.check(spec, params.level, params.seal)
+    yield from _check_secrets(spec, params)
+    yield from _check_writable(spec, params)
+    try:
+        _seconds(params.not_after)
+    except (ValueError, OverflowError):
+        yield Problem(
+            f"not_after is no time: {params.not_after!r}",
+            resolution="a date, or a time with its zone: 2027-06-30, 2027-06-30T12:00:00Z",
+            origin=spec.origin_of("not_after"),
+        )
+
+
+def _check_secrets(spec: TargetSpec, params: BundleParams) -> Iterator[Problem]:
+    if params.secrets and params.level == "signed":
+        yield Problem(
+            "a bundle that is only signed can be read by everyone: it cannot have secrets",
+            resolution='level = "sealed" or "cred"',
+            origin=spec.origin_of("secrets"),
+        )
+    for name in params.secrets:
+        if not re.fullmatch(_IDENTIFIER, name):
+            yield Problem(
+                f"{name!r} cannot be the name of a secret",
+                resolution="letters, digits, `.`, `_` and `-`, not first `.` or `-`, at most 64",
+                origin=spec.origin_of("secrets"),
+            )
+
+
+def _check_writable(spec: TargetSpec, params: BundleParams) -> Iterator[Problem]:
+    """Find what the kernel would not check, and what says twice what can be written."""
     if params.verity != "require" and not params.allow_insecure:
         yield Problem(
             f"with verity = {params.verity!r} the kernel does not check what is read",
             resolution="allow_insecure = true, if that is meant",
             origin=spec.origin_of("verity"),
         )
-    try:
-        _seconds(params.not_after)
-    except (ValueError, OverflowError) as error:
+    if params.upper is None:
+        return
+    if not params.allow_insecure:
         yield Problem(
-            f"not_after is no time: {error}", resolution="2027-06-30", origin=spec.origin_of("not_after")
+            "nobody checks what is written to `upper`, which lies above the whole image",
+            resolution="`state` makes /etc and /var writable; allow_insecure = true, if all of it is meant",
+            origin=spec.origin_of("upper"),
+        )
+    if params.state is not None:
+        yield Problem(
+            "with `upper` all is writable: there is nothing left for `state` to say",
+            resolution="leave out one of the two",
+            origin=spec.origin_of("state"),
         )
 
 
@@ -159,8 +196,9 @@ def make_bundle(context: TargetContext, params: BundleParams) -> Bundle:
     name = name_of(recipe)
     size = len(context.sink.read_object(context.image))
     state = params.state
+    upper = None if params.upper is None else bundles.Upper(params.upper.directory, params.upper.work)
     return bundles.Bundle(
-        type=bundles.SECURE if params.verity == "require" else bundles.INSECURE,
+        type=bundles.type_of(params.verity, upper),
         name=name,
         version=recipe.version,
         generation=params.generation,
@@ -168,7 +206,7 @@ def make_bundle(context: TargetContext, params: BundleParams) -> Bundle:
         objects=list(params.objects),
         verity=params.verity,
         ro=params.upper is None,
-        upper=None if params.upper is None else bundles.Upper(params.upper.directory, params.upper.work),
+        upper=upper,
         state=None
         if state is None
         else bundles.State(directory=state.directory or f"state/{name}", etc=state.etc, var=state.var),

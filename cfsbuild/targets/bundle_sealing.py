@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cfsbuild.trust.bundle import Bundle, Machine
     from cfsbuild.trust.enrolment import Enrolment
     from cfsbuild.trust.keys import PrivateKey
-    from cfsbuild.trust.sealing import State
+    from cfsbuild.trust.sealing import Kernels
 
 Level = Literal["signed", "sealed", "cred"]
 
@@ -39,7 +39,7 @@ class SealTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         tuple[LocalPath, ...], Meta(min_length=1, description="What `cfsbuild enroll` said on each machine.")
     ]
     pcrs: Annotated[
-        dict[str, _Value | tuple[_Value, ...]],
+        dict[str, _Value | Annotated[tuple[_Value, ...], Meta(min_length=1)]],
         Meta(
             description="Values that registers must have: hex, `0` for zeros, `enrolled` for what it was "
             "when the machine was enrolled; several are a choice."
@@ -118,9 +118,17 @@ def seal(
     machines = _machines(context, table)
     key = _policy_key(context, table)
     if level == "cred":
-        return _credentials(context, table, envelope, machines, key)
+        return sealing.seal_for_systemd(
+            envelope,
+            name=name,
+            enrolments=machines,
+            values=_choices(table.pcrs),
+            kernels=_kernels(context, table),
+            signer=None if key is None else key.public_key(),
+            private=key,
+        )
     terms = sealing.Terms(
-        states=_states(table, _paths(context, table, "ukis")),
+        states=sealing.boot_states(_choices(table.pcrs), _kernels(context, table)),
         generation=bundle.generation if table.counter else None,
         policy_key=key,
         pin=_pin(context, table),
@@ -128,51 +136,18 @@ def seal(
     return sealing.seal_bundle(envelope, name=name, enrolments=machines, terms=terms)
 
 
-def _credentials(
-    context: TargetContext,
-    table: SealTable,
-    envelope: bytes,
-    machines: list[Enrolment],
-    key: PrivateKey | None,
-) -> Mapping[str, bytes]:
-    """Return credentials; with a policy key PCR 11 is what it signs, and not in the credential itself."""
-    from cfsbuild.trust import pcr_signature, sealing, uki  # noqa: PLC0415 (start-up)
-
-    name = context.recipe.image_name
-    ukis = _paths(context, table, "ukis")
-    (state,) = _states(table, ukis if key is None else ukis[:1])
-    literal, signatures = dict(state), {}
-    if key is not None:
-        for number, path in enumerate(ukis):
-            literal.pop(uki.KERNEL_PCR, None)
-            sections = uki.measured_sections(_read(path, uki.UKI_BYTES))
-            made = pcr_signature.sign(sections, key, paths=[_words(table)])
-            signatures[f"{name}{f'.{number}' if number else ''}{pcr_signature.SUFFIX}"] = made
-    public = None if key is None else key.public_key()
-    made_for = sealing.seal_credential(envelope, name=name, enrolments=machines, state=literal, signer=public)
-    return {**made_for, **signatures}
-
-
 def _machines(context: TargetContext, table: SealTable) -> list[Enrolment]:
     from cfsbuild.trust import enrolment  # noqa: PLC0415 (start-up)
 
     paths = _paths(context, table, "machines")
-    return [enrolment.decode(_read(path, enrolment.ENROLMENT_BYTES)) for path in paths]
+    return [enrolment.read(path) for path in paths]
 
 
-def _states(table: SealTable, ukis: Sequence[Path]) -> list[State]:
+def _kernels(context: TargetContext, table: SealTable) -> Kernels:
     from cfsbuild.trust import sealing, uki  # noqa: PLC0415 (start-up)
 
-    booted = [
-        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(_read(path, uki.UKI_BYTES)), _words(table)))
-        for path in ukis
-    ]
-    return sealing.states(_choices(table.pcrs), booted)
-
-
-def _words(table: SealTable) -> list[str]:
-    """Return the words that have been measured when the bundle is opened; none before the first."""
-    return table.phase.split(":") if table.phase else []
+    images = [uki.read(path) for path in _paths(context, table, "ukis")]
+    return sealing.Kernels(images, table.phase.split(":") if table.phase else [])
 
 
 def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes | None]]:

@@ -143,10 +143,14 @@ def decode_bundle(data: bytes) -> Bundle:
 
 def _contradictions(bundle: Bundle) -> Iterator[str]:
     """Yield what no field alone can say."""
-    if (bundle.type == SECURE) != (bundle.verity == "require"):
-        yield f"type {bundle.type} does not go with verity {bundle.verity}"
+    if (bundle.type == SECURE) != (bundle.verity == "require" and bundle.upper is None):
+        yield f"type {bundle.type} does not go with verity {bundle.verity}" + (
+            ", upper" if bundle.upper else ""
+        )
     if bundle.ro != (bundle.upper is None):
         yield "`ro` is true exactly when there is no `upper`"
+    if bundle.upper is not None and _nested(bundle.upper.directory, bundle.upper.work):
+        yield "`upper`: neither of `directory` and `work` may lie in the other"
     if bundle.upper is not None and bundle.state is not None:
         yield "with `upper` all is writable: `state` says nothing then"
     if len(set(bundle.objects)) != len(bundle.objects):
@@ -158,6 +162,11 @@ def _contradictions(bundle: Bundle) -> Iterator[str]:
             yield "the name of a secret: letters, digits, `.`, `_`, `-`, not first `.` or `-`, at most 64"
         elif _secret(text) is None:
             yield f"secret {name}: base64 of at most {SECRET_BYTES} bytes"
+
+
+def _nested(one: str, other: str) -> bool:
+    """Say whether one of two relative paths leads to, or into, the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _secret(text: str) -> bytes | None:
@@ -210,12 +219,21 @@ def verify_bundle(
         raise canonical.malformed("the mount bundle", "signed as another type than it has")
     if wanted == INSECURE_PAYLOAD_TYPE and not allow_insecure:
         raise VerificationError(
-            "this bundle does not ask the kernel to check contents",
-            details=f"verity is {bundle.verity!r}: whoever can write to the disk can change any file unseen",
-            resolution='make it with verity = "require"; --allow-insecure mounts it all the same',
+            "this bundle does not have the kernel check all that is read",
+            details=f"{_why_insecure(bundle)}: whoever can write to the disk can change any file unseen",
+            resolution="--allow-insecure mounts it all the same",
             reason="insecure",
         )
     return OpenedBundle(bundle, opened.key_ids)
+
+
+def type_of(verity: Verity, upper: Upper | None) -> Literal["cfsbuild.mount", "cfsbuild.mount-insecure"]:
+    """Return the type of a bundle: secure if the kernel checks all, and nothing else lies above it."""
+    return SECURE if verity == "require" and upper is None else INSECURE
+
+
+def _why_insecure(bundle: Bundle) -> str:
+    return f"verity is {bundle.verity!r}" if bundle.verity != "require" else "the whole tree is writable"
 
 
 def check_not_expired(bundle: Bundle, now: int) -> None:

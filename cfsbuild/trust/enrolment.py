@@ -6,12 +6,13 @@ whoever uses it has to know otherwise.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from cfsbuild.errors import InputError
-from cfsbuild.trust import canonical
+from cfsbuild.errors import InputError, VerificationError
+from cfsbuild.trust import canonical, files
 from cfsbuild.trust.counter import Counter, make_counter
 from cfsbuild.trust.storage_key import as_owner, storage_key
 from cfsbuild.trust.tpm import commands, nv, pcr, response_codes
@@ -108,6 +109,17 @@ def decode(data: bytes) -> Enrolment:
     if set(enrolment.pcrs) - set(map(str, range(PCRS))):
         raise canonical.malformed("the enrolment", f"registers are 0 to {PCRS - 1}")
     return enrolment
+
+
+def read(path: Path) -> Enrolment:
+    """Return the enrolment in a file. Raises as `decode`, naming the file; `InputError`, `OSError`."""
+    data = files.read_regular(path, limit=ENROLMENT_BYTES)
+    try:
+        return decode(data)
+    except VerificationError as error:
+        raise VerificationError(
+            f"{path}: {error.brief}", details=error.details, reason=error.reason
+        ) from error
 
 
 def key_public(key: StorageKey) -> Public:

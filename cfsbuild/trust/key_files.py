@@ -110,6 +110,12 @@ def read_private_key(path: Path, ask: Callable[[], bytes]) -> PrivateKey:
     Raises `UsageError` for a file that others can read, or a wrong passphrase; `InputError` for what is no
     PKCS#8 PEM of a kind that `algorithm_of` knows; `OSError`.
     """
+    if _form(read_regular(path, limit=_FILE_BYTES)) == _PUBLIC:
+        raise UsageError(
+            f"{path} is a public key",
+            resolution=f"name the private one, which `key new` called NAME{PRIVATE_SUFFIX}",
+            reason="key-public",
+        )
     data = read_regular(path, limit=_FILE_BYTES, private=True)
     form = _form(data)
     if form not in {_PRIVATE, _ENCRYPTED}:

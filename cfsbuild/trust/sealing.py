@@ -18,7 +18,16 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cfsbuild.errors import UsageError
-from cfsbuild.trust import credential, dsse, enrolment, sealed, tools_script, unseal_policy
+from cfsbuild.trust import (
+    credential,
+    dsse,
+    enrolment,
+    pcr_signature,
+    sealed,
+    tools_script,
+    uki,
+    unseal_policy,
+)
 from cfsbuild.trust.credential import Conditions
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PrivateKey, PublicKey
@@ -110,6 +119,58 @@ def seal_credential(
         for each in enrolments
     ]
     return _named(name, enrolments, made, credential.SUFFIX)
+
+
+class Kernels(msgspec.Struct, frozen=True):
+    """Kernel images (PE files) one of which must have booted, until systemd had measured these words."""
+
+    images: Sequence[bytes] = ()
+    words: Sequence[str] = ()
+
+
+def boot_states(values: Sequence[tuple[int, bytes | None]], kernels: Kernels) -> list[State]:
+    """Return the states in which registers have the values given, and PCR 11 that of a kernel image.
+
+    Raises as `states`, and what `uki.measured_sections` raises.
+    """
+    booted = [
+        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(image), kernels.words)) for image in kernels.images
+    ]
+    return states(values, booted)
+
+
+def seal_for_systemd(  # noqa: PLR0913 (whose, under which terms, by which key)
+    envelope: bytes,
+    *,
+    name: str,
+    enrolments: Sequence[Enrolment],
+    values: Sequence[tuple[int, bytes | None]],
+    kernels: Kernels,
+    signer: PublicKey | None = None,
+    private: PrivateKey | None = None,
+) -> dict[str, bytes]:
+    """Return credentials, and with a signer a `.pcrsig` for each kernel image, by name of the file.
+
+    With a `signer` PCR 11 is what it signs, now (if it is `private`) or later, and is not in the credential.
+    Raises as `seal_credential`, and `UsageError` (reason `branches`) for more than one state.
+    """
+    if signer is None:
+        found = boot_states(values, kernels)
+    else:
+        found = states(values, [(uki.KERNEL_PCR, b"")] if kernels.images else [])
+    if len(found) != 1:
+        raise UsageError(
+            "a credential opens in one state only",
+            resolution="with a policy key, each kernel image has a signature of its own",
+            reason="branches",
+        )
+    state = {number: value for number, value in found[0].items() if value != b""}
+    files = seal_credential(envelope, name=name, enrolments=enrolments, state=state, signer=signer)
+    if private is not None:
+        for number, image in enumerate(kernels.images):
+            made = pcr_signature.sign(uki.measured_sections(image), private, paths=[kernels.words])
+            files[f"{name}{f'.{number}' if number else ''}{pcr_signature.SUFFIX}"] = made
+    return files
 
 
 def machine_id(machine: Enrolment) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cfsbuild.errors import InputError, UsageError
+from cfsbuild.trust import files
 from cfsbuild.trust.tpm.numbers import Alg
 
 UKI_BYTES = 1 << 29
@@ -63,6 +65,16 @@ def predict(
     for word in phases:
         value = _extend(algorithm, value, word.encode())
     return value
+
+
+def read(path: Path) -> bytes:
+    """Return a kernel image that can be measured. Raises as `measured_sections`, naming the file."""
+    data = files.read_regular(path, limit=UKI_BYTES)
+    try:
+        measured_sections(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error.brief}", details=error.details, reason=error.reason) from error
+    return data
 
 
 def measured_sections(data: bytes) -> dict[str, bytes | memoryview]:

@@ -229,7 +229,7 @@ def test_a_credential_has_a_signature_of_the_kernel_image_beside_it(run, bundle,
         *("--policy-key", "policy.key"),
     )
     assert made.status == 0, made.err
-    assert made.lines == ["edge.pcrsig", "edge.cred"]
+    assert made.lines == ["edge.cred", "edge.pcrsig"]
     assert "opens for ever" in made.err
     assert [entry["pcrs"] for entry in json.loads(Path("edge.pcrsig").read_bytes())["sha256"]] == [[11]]
     public = run(

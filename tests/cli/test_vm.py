@@ -1,11 +1,14 @@
 """vm: what is missing is told in one line, before anything is built; the boot agent refuses to run elsewhere."""
 
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cfsbuild.cli import vm_trust
 
 RECIPE = """\
 [image]
@@ -134,13 +137,38 @@ def test_a_disk_must_be_a_file(lab, run, ready):
 def test_a_machine_that_does_not_start_is_told_of(lab, run, ready):
     Path("disk").write_bytes(b"")
     arguments = ("vm", "--initramfs", "early.toml", "--keep", "disk", "--exec", "true", "--no-tpm")
-    assert (run(*arguments).status, "whom the machine trusts" in run(*arguments).err) == (2, True)
+    assert (run(*arguments).status, "is no disk that --keep made" in run(*arguments).err) == (2, True)
     Path("disk.trust").mkdir()
-    for name in ("trusted.pub", "boot.bundle"):
-        Path("disk.trust", name).write_text("nothing reads it here")
-    result = run(*arguments)
-    assert result.status == 1
-    assert "the machine stopped before it had started" in result.err
+    digest = bytes.fromhex(run("build", "recipe.toml").text.split()[0])
+    for image, status, words in (
+        (bytes(32), 2, "another image than the recipe makes"),
+        (digest, 1, "the machine stopped before it had started"),
+    ):
+        bundle = vm_trust.bundle_of(None, name="little", digest=image, image_format=1, size=1)
+        vm_trust.make_trust(Path("disk.trust"), bundle, None)
+        result = run(*arguments)
+        assert (result.status, words in result.err) == (status, True), result.err
+
+
+def test_two_machines_do_not_share_a_disk(lab, run, ready):
+    Path("disk").write_bytes(b"")
+    Path("disk.trust").mkdir()
+    digest = bytes.fromhex(run("build", "recipe.toml").text.split()[0])
+    bundle = vm_trust.bundle_of(None, name="little", digest=digest, image_format=1, size=1)
+    vm_trust.make_trust(Path("disk.trust"), bundle, None)
+    with Path("disk").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = run("vm", "--initramfs", "early.toml", "--keep", "disk", "--exec", "true", "--no-tpm")
+    assert (result.status, "another machine uses the disk" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["vm", "seal", "unseal", "enroll", "umount"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_verbs_that_have_no_dry_run_say_so(lab, run, verb, place):
+    Path("a").write_text("")
+    arguments = {"vm": [], "seal": ["--to", "a", "a"], "unseal": ["a"], "enroll": [], "umount": ["a"]}[verb]
+    result = run(*(["-n", verb] if place == "before" else [verb, "-n"]), *arguments)
+    assert (result.status, "has no dry run" in result.err) == (2, True), result.err
 
 
 def test_a_console_is_no_json(lab, run, ready):

@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -250,3 +251,20 @@ def test_an_identity_that_is_a_link_is_not_read_through_it(machine):
     (machine.base / "state/m/machine-id").symlink_to(machine.directory / "secret")
     assert len(identity(machine, "transient")[1]) == 33
     assert (machine.directory / "secret").read_text() == "not an identity\n"
+
+
+@pytest.mark.parametrize("way", ["transient", "persistent", "bind"])
+def test_what_can_be_written_gives_no_rights_and_has_no_devices_but_runs(machine, way):
+    root = machine.boot(etc=way, var=way)
+    for name in ("etc", "var"):
+        options = next(
+            line.split()[3].split(",")
+            for line in reversed(Path("/proc/mounts").read_text().splitlines())
+            if line.split()[1] == str(root / name)
+        )
+        assert {"rw", "nosuid", "nodev"} <= set(options)
+        assert "noexec" not in options
+    script = root / "var/script"
+    script.write_text("#!/bin/sh\nexit 7\n")
+    script.chmod(0o755)
+    assert subprocess.run([script], check=False).returncode == 7

@@ -120,7 +120,10 @@ def test_without_keys_there_is_a_document_to_sign(tmp_path):
         ('verity = "off"', "does not check what is read"),
         ('secrets = { a = "t.toml" }', "cannot have secrets"),
         ('not_after = "tomorrow"', "not_after is no time"),
-        ('not_after = "2030-01-01T00:00:00"', "no time zone"),
+        ('not_after = "2030-01-01T00:00:00"', "not_after is no time"),
+        ("objects = []", "objects"),
+        ('upper = { directory = "a", work = "b" }', "above the whole image"),
+        ('allow_insecure = true\nstate = {}\nupper = { directory = "a", work = "b" }', "nothing left"),
         ('not_after = "9999-12-31"', "not_after is no time"),
         ('objects = ["../x"]', "objects"),
         ('where = "/a b"', "where"),
@@ -161,6 +164,15 @@ def test_an_image_of_format_0_has_no_kernel_argument(tmp_path):
     assert not (out / "edge-1.cmdline").exists()
     result, out = make(tmp_path, target="", image="")
     assert (out / "edge-1.cmdline").read_text() == f"composefs.digest=v1-sha256-12:{result.digest}\n"
+
+
+def test_files_that_a_target_makes_no_more_are_removed_unless_somebody_changed_them(tmp_path, key):
+    _, out = make(tmp_path)
+    (out / "edge-1.mount").write_text("mine")
+    (out / "other").write_text("nobody's")
+    make(tmp_path, target='render = ["cmdline"]')
+    left = sorted(path.name.removeprefix("edge-1") for path in out.iterdir())
+    assert left == [".bundle.json", ".cfs", ".cmdline", ".dump", ".manifest.json", ".mount", "other"]
 
 
 def test_the_mount_spec_says_the_calls_and_the_commands(tmp_path):

@@ -25,6 +25,7 @@ from cfsbuild.trust.bundle import (
     kernel_features,
     payload_type_of,
     secrets_of,
+    type_of,
     verify_bundle,
     with_secrets,
 )
@@ -36,7 +37,7 @@ NAME = "000b" + "ab" * 32
 def bundle(**changes):
     verity = changes.get("verity", "require")
     made = Bundle(
-        type="cfsbuild.mount" if verity == "require" else "cfsbuild.mount-insecure",
+        type=type_of(verity, changes.get("upper")),
         name="edge",
         version="2026.8",
         generation=7,
@@ -96,6 +97,9 @@ def test_what_can_be_written_is_read_back(changes):
             },
             "`state` says nothing",
         ),
+        ({"ro": False, "upper": Upper("a", "a/w")}, "lie in the other"),
+        ({"ro": False, "upper": Upper("a", "a")}, "lie in the other"),
+        ({"ro": False, "upper": Upper("a", "b"), "type": "cfsbuild.mount"}, "upper"),
         ({"objects": []}, "objects"),
         ({"objects": ["a", "a"]}, "twice"),
         ({"objects": ["../a"]}, "objects"),

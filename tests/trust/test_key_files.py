@@ -187,7 +187,7 @@ def test_a_private_key_is_not_taken_for_a_public_one(pair):
     with pytest.raises(UsageError, match="is a private key"):
         read_public_key(pair[0])
     pair[1].chmod(0o600)
-    with pytest.raises(InputError, match="not a private key"):
+    with pytest.raises(UsageError, match="is a public key"):
         read_private_key(pair[1], no_passphrase)
 
 
