@@ -169,7 +169,7 @@ class _Run:
         self._remove_stale()
 
     def _remove_stale(self) -> None:
-        """Remove what the targets that ran wrote last time and do not any more, unless somebody changed it."""
+        """Remove what targets that ran wrote last time and not any more, unless somebody changed it."""
         written = {file.name for done in self._build.done.values() for file in done.files}
         for name in self._outputs:
             last = self._build.last(name)
