@@ -25,6 +25,7 @@ cat /etc/motd
 sha256sum /bin/busybox
 echo to-the-other >&2
 touch /new || echo read-only
+/bin/busybox find / -xdev -type f -exec /bin/busybox cat {} + >/dev/null && echo read-all
 ls /dev/tpmrm0
 cat /sys/class/tpm/tpm0/pcr-sha256/15
 ls /init /etc/cfsbuild 2>/dev/null | wc -l
@@ -67,6 +68,10 @@ def test_files_have_their_contents(said):
     busybox = subprocess.run(["sha256sum", "/bin/busybox"], capture_output=True, text=True, check=True).stdout
     assert busybox in said["stdout"]
     assert "Whatever is read is checked by the kernel" in said["stdout"]
+
+
+def test_every_file_can_be_read(said):
+    assert "read-all" in said["stdout"].splitlines()
 
 
 def test_output_and_errors_come_apart(said):
