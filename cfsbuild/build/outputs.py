@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
@@ -14,21 +13,9 @@ from cfsbuild.build.commit import Commit
 from cfsbuild.build.keys import digest_of
 from cfsbuild.build.state import OutRecord
 from cfsbuild.errors import StoreError, UsageError
+from cfsbuild.store.cloning import clone_or_copy
 from cfsbuild.store.replacing import replacing
 from cfsbuild.targets.kind import OutFile
-
-FICLONE = 0x40049409
-"""ioctl(2) request of linux/fs.h: let a file share another one's extents."""
-
-_NO_REFLINK = {
-    errno.EOPNOTSUPP,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOTTY,
-    errno.ENOSYS,
-    errno.EPERM,
-    errno.ETXTBSY,
-}
 
 _WORTH_A_THREAD = 1 << 20
 """Bytes to write that take about as long as the disk takes to commit."""
@@ -58,7 +45,7 @@ def write_outputs(
                 if image is None:
                     target.write(file.data)
                 else:
-                    _copy_image(image, target.fileno())
+                    clone_or_copy(image, target.fileno())
                 target.flush()
             commit.wait()
         return tuple(_record_of(directory, file) for file in files)
@@ -89,21 +76,6 @@ def _opened(file: OutFile, open_image: OpenImage, until: contextlib.ExitStack) -
     image = open_image(bytes.fromhex(file.image))
     until.callback(os.close, image)
     return image
-
-
-def _copy_image(source: int, target: int) -> None:
-    """Share the image's extents with the descriptor `target`, or copy its bytes."""
-    try:
-        fcntl.ioctl(target, FICLONE, source)
-    except OSError as error:
-        if error.errno not in _NO_REFLINK:
-            raise
-        offset, size = 0, os.fstat(source).st_size
-        while offset < size:
-            count = os.sendfile(target, source, offset, size - offset)
-            if count == 0:
-                raise StoreError("an image shrank while it was copied", reason="image-shrank") from error
-            offset += count
 
 
 def _record(name: str, status: os.stat_result, digest: str) -> OutRecord:

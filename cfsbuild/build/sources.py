@@ -20,7 +20,7 @@ import msgspec
 from cfsbuild.build.keys import digest_of
 from cfsbuild.errors import BuildError
 from cfsbuild.limits import RACY_NS
-from cfsbuild.recipe.model import Declared
+from cfsbuild.recipe.model import TableSpec
 
 if TYPE_CHECKING:
     from cfsbuild.tree.scan import Scan
@@ -98,7 +98,7 @@ class NamesPaths(Protocol):
         """
 
 
-def local_paths(kind: NamesPaths, spec: Declared) -> Iterator[tuple[str, Path]]:
+def local_paths(kind: NamesPaths, spec: TableSpec) -> Iterator[tuple[str, Path]]:
     """Yield each local path that a node or target names, as written and as it is found here."""
     for key in kind.path_keys:
         value: Any = spec.params
@@ -130,7 +130,7 @@ class Sources:
         """Take over signatures that were taken a moment ago."""
         self._signatures.update(signatures)
 
-    def observe(self, job: str, kind: NamesPaths, spec: Declared) -> None:
+    def observe(self, job: str, kind: NamesPaths, spec: TableSpec) -> None:
         """Take the signatures of a node's or target's sources, unless they are known."""
         named = tuple(local_paths(kind, spec))
         with self._lock:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cfsbuild.deploy import boot_bundle, boot_config, boot_report, early
 from cfsbuild.deploy.boot_config import BootConfig
 from cfsbuild.deploy.switch_root import switch_root
-from cfsbuild.errors import CfsError, InputError
+from cfsbuild.errors import CfsError
 
 FIRST_PROCESS = 1
 
@@ -53,11 +53,8 @@ def main() -> int:
         ports = open_ports(config.report)
         _enter(config, words, tell)
         _run(config, ports)
-    except (CfsError, OSError) as error:
-        _fail(config, ports, boot_report.failure(error))
     except Exception as error:  # noqa: BLE001 (nobody is left to tell what a bug is)
-        what = InputError(f"internal error: {type(error).__name__}: {error}", reason="internal")
-        _fail(config, ports, boot_report.failure(what))
+        _fail(config, ports, boot_report.failure(error))
     return 1
 
 

@@ -49,11 +49,8 @@ def main() -> int:
         config = boot_config.read()
         report = config.report
         steps[name](config)
-    except (CfsError, OSError) as error:
-        return _tell(boot_report.failure(error), report)
     except Exception as error:  # noqa: BLE001 (nobody is left to tell what a bug is)
-        what = InputError(f"internal error: {type(error).__name__}: {error}", reason="internal")
-        return _tell(boot_report.failure(what), report)
+        return _tell(boot_report.failure(error), report)
     return 0
 
 

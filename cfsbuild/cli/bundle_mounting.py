@@ -75,73 +75,77 @@ class BundleChoice(msgspec.Struct, frozen=True, kw_only=True):
     pin_file: Path | None
 
 
+_OPTIONS = (
+    click.option(
+        "--allow-insecure", is_flag=True, help="Mount although the kernel does not check what is read."
+    ),
+    click.option(
+        "--least-generation",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Refuse bundles of an older generation.",
+    ),
+    click.option("--name", help="What the bundle's image must be called."),
+    click.option(
+        "--threshold", metavar="N", type=click.IntRange(min=1), help="How many keys must have signed [1]."
+    ),
+    click.option(
+        "--key",
+        "keys",
+        metavar="PUB",
+        multiple=True,
+        type=_FILE,
+        help=f"Trust the owner of this public key (may be repeated) [{TRUSTED_KEYS}/*.pub].",
+    ),
+    click.option(
+        "--revoked",
+        metavar="PUB|ID",
+        multiple=True,
+        help=f"Never count this key's signatures (may be repeated) [{REVOKED_KEYS}/*.pub].",
+    ),
+    click.option(
+        "--base",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        default=Path("/"),
+        help="The file system with the objects and the state that the bundle names [/].",
+    ),
+    click.option(
+        "--secrets",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Write the bundle's secrets to DIR, which is in memory.",
+    ),
+    pin_options,
+    click.option(
+        "--enrolment",
+        metavar="FILE",
+        type=_FILE,
+        help="What `enroll` said on this machine: bundles are held against its counter.",
+    ),
+    click.option(
+        "--policy", metavar="FILE", type=_FILE, help="The unseal policy [beside it: NAME.policy.json]."
+    ),
+    click.option(
+        "--tpm",
+        "tpm_name",
+        metavar="TPM",
+        help="The TPM: a device, swtpm:HOST:PORT or swtpm:/SOCKET [the machine's, if it has one].",
+    ),
+    click.option(
+        "--bundle",
+        metavar="FILE",
+        type=_FILE,
+        help="Mount what this bundle says, signed (.bundle) and perhaps sealed (.cfsb).",
+    ),
+)
+"""Those that go with `--bundle`, the last one first."""
+
+
 def bundle_options(function: Function) -> Function:
     """Add the options that go with `--bundle`."""
-    for option in (
-        click.option(
-            "--allow-insecure", is_flag=True, help="Mount although the kernel does not check what is read."
-        ),
-        click.option(
-            "--least-generation",
-            metavar="N",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Refuse bundles of an older generation.",
-        ),
-        click.option("--name", help="What the bundle's image must be called."),
-        click.option(
-            "--threshold", metavar="N", type=click.IntRange(min=1), help="How many keys must have signed [1]."
-        ),
-        click.option(
-            "--key",
-            "keys",
-            metavar="PUB",
-            multiple=True,
-            type=_FILE,
-            help=f"Trust the owner of this public key (may be repeated) [{TRUSTED_KEYS}/*.pub].",
-        ),
-        click.option(
-            "--revoked",
-            metavar="PUB|ID",
-            multiple=True,
-            help=f"Never count this key's signatures (may be repeated) [{REVOKED_KEYS}/*.pub].",
-        ),
-        click.option(
-            "--base",
-            metavar="DIR",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            default=Path("/"),
-            help="The file system with the objects and the state that the bundle names [/].",
-        ),
-        click.option(
-            "--secrets",
-            metavar="DIR",
-            type=click.Path(path_type=Path),
-            help="Write the bundle's secrets to DIR, which is in memory.",
-        ),
-        pin_options,
-        click.option(
-            "--enrolment",
-            metavar="FILE",
-            type=_FILE,
-            help="What `enroll` said on this machine: bundles are held against its counter.",
-        ),
-        click.option(
-            "--policy", metavar="FILE", type=_FILE, help="The unseal policy [beside it: NAME.policy.json]."
-        ),
-        click.option(
-            "--tpm",
-            "tpm_name",
-            metavar="TPM",
-            help="The TPM: a device, swtpm:HOST:PORT or swtpm:/SOCKET [the machine's, if it has one].",
-        ),
-        click.option(
-            "--bundle",
-            metavar="FILE",
-            type=_FILE,
-            help="Mount what this bundle says, signed (.bundle) and perhaps sealed (.cfsb).",
-        ),
-    ):
+    for option in _OPTIONS:
         function = option(function)
     return function
 
@@ -197,13 +201,12 @@ def _enrolment(path: Path | None) -> Enrolment | None:
 def policy_of(choice: BundleChoice) -> Policy:
     """Return whom the options, or else this machine, trust. Raises `UsageError` for nobody."""
     from cfsbuild.deploy.bundle_mount import Policy  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.trust.key_files import public_keys_in  # noqa: PLC0415
 
     return Policy(
         keys=trusted_keys(choice.keys),
         threshold=choice.threshold or 1,
-        revoked=tuple(
-            revoked_id(text) for text in (*choice.revoked, *map(str, sorted(REVOKED_KEYS.glob("*.pub"))))
-        ),
+        revoked=tuple(revoked_id(str(key)) for key in (*choice.revoked, *public_keys_in(REVOKED_KEYS))),
         allow_insecure=choice.allow_insecure,
         name=choice.name,
         least_generation=choice.least_generation,
@@ -212,9 +215,9 @@ def policy_of(choice: BundleChoice) -> Policy:
 
 def trusted_keys(paths: tuple[Path, ...]) -> tuple[PublicKey, ...]:
     """Return the keys in `paths`, or else those that this machine trusts."""
-    from cfsbuild.trust.key_files import PUBLIC_SUFFIX, read_public_key  # noqa: PLC0415 (as above)
+    from cfsbuild.trust.key_files import PUBLIC_SUFFIX, public_keys_in, read_public_key  # noqa: PLC0415
 
-    chosen = paths or tuple(sorted(TRUSTED_KEYS.glob(f"*{PUBLIC_SUFFIX}")))
+    chosen = paths or public_keys_in(TRUSTED_KEYS)
     if not chosen:
         raise UsageError(
             "no key is trusted here",
@@ -242,7 +245,6 @@ def _tell(settings: Settings, opened: OpenedBundle, mounted: Mounted, *, recorde
             )
         )
         return
-    called = f"{bundle.name} {bundle.version}".rstrip()
-    note(settings, f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
+    note(settings, opened.summary())
     if not mounted.enforced:
         note(settings, f"note: the kernel does not check contents here: {mounted.why_not}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from cfsbuild.cli.settings import Settings
+from cfsbuild.deploy.host_programs import find_program
 from cfsbuild.errors import CfsError
 from cfsbuild.trust.tpm.transport import DEFAULT_NAME
 
@@ -245,7 +245,7 @@ def _tpm() -> Iterator[Check]:
 
 def _programs() -> Iterator[Check]:
     for program, purpose, package in PROGRAMS:
-        place = shutil.which(program)
+        place = find_program(program)
         yield Check(
             section=_SECTION_PROGRAMS,
             name=program,

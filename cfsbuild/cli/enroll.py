@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from cfsbuild.cli.output import note, write_bytes
-from cfsbuild.cli.output_file import replace_file
+from cfsbuild.cli.output import note
+from cfsbuild.cli.output_file import write_or_print
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.tpms import counter_option, open_tpm, tpm_option
-from cfsbuild.errors import StoreError
 
 
 @click.command("enroll")
@@ -47,16 +45,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
     index = DEFAULT_INDEX if counter is None else counter
     with open_tpm(tpm_name) as tpm:
         made = enrolment.enroll(tpm, create_srk=create_srk, counter=None if no_counter else index)
-    data = enrolment.encode(made)
-    if output is None:
-        write_bytes([data])
-    else:
-        try:
-            replace_file(output, [data])
-        except OSError as error:
-            raise StoreError(
-                f"{output} cannot be written: {os.strerror(error.errno or 0)}", reason="output"
-            ) from error
+    write_or_print(output, enrolment.encode(made))
     note(settings, f"storage root key  {made.srk.name}")
     if made.counter is not None:
         note(settings, f"counter           0x{made.counter.index:08x}, at {made.counter.base}")

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from cfsbuild.cli.bundle_mounting import BundleChoice, bundle_options, mount_by_bundle
 from cfsbuild.cli.images import image_argument
-from cfsbuild.cli.mounting import mount_options, plan_mount
+from cfsbuild.cli.mounting import Plan, mount_options, plan_mount
 from cfsbuild.cli.output import note, write_json
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.deploy.spec import Verity
@@ -55,11 +55,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
     a trusted key signed it, the image is the one that was signed, and the kernel checks all that is read.
     """
     if bundle is not None:
-        if (
-            image is None
-            or directory is not None
-            or any((upper, work, digest, objects, idmap, verity != "try"))
-        ):
+        about_image = (directory, upper, work, digest, objects, idmap, verity != "try")
+        if image is None or any(about_image):
             raise UsageError(
                 "with --bundle there is only DIR",
                 details="what is mounted and how, the bundle says",
@@ -81,6 +78,11 @@ def command(  # noqa: PLR0913 (one parameter an option)
         upper=_absolute(upper),
         work=_absolute(work),
     )
+    _mount(settings, plan, directory)
+
+
+def _mount(settings: Settings, plan: Plan, directory: Path) -> None:
+    """Mount and tell; with -n only tell."""
     if settings.dry_run:
         write_json(plan.spec)
         return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cfsbuild.errors import StoreError
@@ -49,9 +50,27 @@ def replace_file(name: str | Path, chunks: Iterable[bytes], *, mode: int = 0o644
 
 def write_result(path: Path, data: bytes) -> None:
     """Write a whole file, and the directories that it lies in. Raises `StoreError` (reason `output`)."""
-    try:
+    with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, [data])
+
+
+def write_or_print(path: Path | None, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file, or to standard output for None. Raises `StoreError` (reason `output`)."""
+    if path is None:
+        from cfsbuild.cli.output import write_bytes  # noqa: PLC0415 (the C tools' front ends need no click)
+
+        write_bytes([data])
+        return
+    with _refused(path):
+        replace_file(path, [data], mode=mode)
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Say which file it was that the operating system refused to write."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {os.strerror(error.errno or 0)}", reason="output"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ import click
 import msgspec
 
 from cfsbuild.cli.output import note, write_json, write_lines
-from cfsbuild.cli.output_file import replace_file
+from cfsbuild.cli.output_file import write_result
 from cfsbuild.cli.passphrases import PIN, ask_passphrase, given_passphrase, passphrase_options, pin_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
-from cfsbuild.errors import StoreError, UsageError
+from cfsbuild.errors import UsageError
+from cfsbuild.trust.registers import KERNEL_PCR, REGISTER
 
 if TYPE_CHECKING:
     from cfsbuild.trust.enrolment import Enrolment
@@ -29,9 +29,7 @@ _SIGNED_SUFFIXES = (".bundle", ".dsse")
 _POLICY_SUFFIX = ".policy.json"
 _SUFFIXES = {"sealed": ".cfsb", "cred": ".cred"}
 _SECURE_BOOT_PCR = 7
-_KERNEL_PCR = 11
 _PCR_BYTES = 32
-_REGISTER = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 _VALUE = re.compile(r"[0-9a-fA-F]{64}")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -52,8 +50,12 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options say of the terms."""
+    """What the options say: what is sealed to whom (`to`), and under which terms."""
 
+    bundle: Path
+    to: tuple[Path, ...]
+    name: str | None
+    policy_key: Path | None
     level: str
     pcrs: tuple[str, ...]
     ukis: tuple[Path, ...]
@@ -81,6 +83,8 @@ class Order(NamedTuple):
     private: PrivateKey | None
     public: PublicKey | None
     pin: bytes
+    values: list[tuple[int, bytes | None]]
+    kernels: Kernels
 
 
 @click.command("seal")
@@ -170,10 +174,14 @@ def command(  # noqa: PLR0913 (one parameter an option)
 
     Sealing is no signature: whoever opens the bundle still has to verify who signed it.
     """
-    from cfsbuild.trust import process  # noqa: PLC0415 (help needs no cryptography)
+    from cfsbuild.trust import process, sealing  # noqa: PLC0415 (help needs no cryptography)
 
     process.forbid_core_dumps()
     choice = Choice(
+        bundle=bundle,
+        to=to,
+        name=name,
+        policy_key=policy_key,
         level=level,
         pcrs=pcrs,
         ukis=ukis,
@@ -185,20 +193,8 @@ def command(  # noqa: PLR0913 (one parameter an option)
     pin = given_passphrase(pin_fd, pin_file, PIN)
     _check(choice, pin=bool(pin))
     base = _base(bundle, output, choice)
-    envelope, described = _read_bundle(bundle)
-    machines = [_read_machine(path) for path in to]
-    private, public = _read_key(policy_key, given_passphrase(passphrase_fd, passphrase_file))
-    order = Order(
-        envelope=envelope,
-        name=name or described.name or _stem(bundle),
-        machines=machines,
-        choice=choice,
-        generation=_generation(choice, machines, described),
-        private=private,
-        public=public,
-        pin=pin,
-    )
-    states = _states(choice)
+    order = _order(choice, pin, given_passphrase(passphrase_fd, passphrase_file))
+    states = sealing.boot_states(order.values, order.kernels)
     files = _credential_files(order) if level == "cred" else _bundle_files(order, states)
     written = _write(base, order.name, files)
     _warn(settings, order, states)
@@ -218,6 +214,27 @@ def _check(choice: Choice, *, pin: bool) -> None:
         raise UsageError("--generation is for --counter", reason="usage")
 
 
+def _order(choice: Choice, pin: bytes, passphrase: bytes) -> Order:
+    """Read what the options name. Raises `InputError`, `UsageError`, `VerificationError`."""
+    from cfsbuild.trust import enrolment, sealing  # noqa: PLC0415 (help needs no cryptography)
+
+    envelope, described = _read_bundle(choice.bundle)
+    machines = [enrolment.read(path) for path in choice.to]
+    private, public = _read_key(choice.policy_key, passphrase)
+    return Order(
+        envelope=envelope,
+        name=choice.name or described.name or _stem(choice.bundle),
+        machines=machines,
+        choice=choice,
+        generation=_generation(choice, machines, described),
+        private=private,
+        public=public,
+        pin=pin,
+        values=[_register(text) for text in choice.pcrs],
+        kernels=sealing.read_kernels(choice.ukis, choice.phase),
+    )
+
+
 def _read_bundle(path: Path) -> tuple[bytes, Described]:
     """Return the envelope, and what the document in it says of itself. Raises `VerificationError`."""
     from cfsbuild.trust import dsse, files  # noqa: PLC0415 (help needs no cryptography)
@@ -228,12 +245,6 @@ def _read_bundle(path: Path) -> tuple[bytes, Described]:
         return envelope, msgspec.json.decode(payload, type=Described)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return envelope, Described()
-
-
-def _read_machine(path: Path) -> Enrolment:
-    from cfsbuild.trust import enrolment  # noqa: PLC0415
-
-    return enrolment.read(path)
 
 
 def _read_key(path: Path | None, given: bytes) -> tuple[PrivateKey | None, PublicKey | None]:
@@ -267,27 +278,10 @@ def _generation(choice: Choice, machines: Sequence[Enrolment], described: Descri
     return generation
 
 
-def _states(choice: Choice) -> list[State]:
-    from cfsbuild.trust import sealing  # noqa: PLC0415
-
-    return sealing.boot_states(_values(choice), _kernels(choice))
-
-
-def _values(choice: Choice) -> list[tuple[int, bytes | None]]:
-    return [_register(text) for text in choice.pcrs]
-
-
-def _kernels(choice: Choice) -> Kernels:
-    from cfsbuild.trust import sealing, uki  # noqa: PLC0415
-
-    images = [uki.read(path) for path in choice.ukis]
-    return sealing.Kernels(images, choice.phase.split(":") if choice.phase else [])
-
-
 def _register(text: str) -> tuple[int, bytes | None]:
     """Return the register and the value in N=HEX; no value if N stands alone. Raises `UsageError` (`pcr`)."""
     number, given, value = text.partition("=")
-    if _REGISTER.fullmatch(number):
+    if REGISTER.fullmatch(number):
         if not given:
             return int(number), None
         if value == "0" or _VALUE.fullmatch(value):
@@ -321,8 +315,8 @@ def _credential_files(order: Order) -> Mapping[str, bytes]:
         order.envelope,
         name=order.name,
         enrolments=order.machines,
-        values=_values(order.choice),
-        kernels=_kernels(order.choice),
+        values=order.values,
+        kernels=order.kernels,
         signer=order.public,
         private=order.private,
     )
@@ -357,13 +351,7 @@ def _write(base: Path, name: str, files: Mapping[str, bytes]) -> list[str]:
     written = []
     for file, content in files.items():
         path = base.with_name(base.name + file.removeprefix(name))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, [content])
-        except OSError as error:
-            raise StoreError(
-                f"{path} cannot be written: {os.strerror(error.errno or 0)}", reason="output"
-            ) from error
+        write_result(path, content)
         written.append(str(path))
     return written
 
@@ -371,7 +359,7 @@ def _write(base: Path, name: str, files: Mapping[str, bytes]) -> list[str]:
 def _warn(settings: Settings, order: Order, states: Sequence[State]) -> None:
     """Say what the terms do not hold off, where people may think that they do."""
     signed = order.choice.level == "cred" and order.public is not None
-    if any((signed or _KERNEL_PCR in state) and _SECURE_BOOT_PCR not in state for state in states):
+    if any((signed or KERNEL_PCR in state) and _SECURE_BOOT_PCR not in state for state in states):
         note(
             settings,
             "note: PCR 11 without PCR 7: another system that boots on the machine can measure the same",

@@ -27,14 +27,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     passphrase_file: Path | None
 
 
-class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """The file with the bytes to sign."""
-
-    version: int = SIGNED_VERSION
-    file: str
-    dry_run: bool = False
-
-
 def check(choice: Choice) -> None:
     """Raise `UsageError` for options that do not go together: none is ever ignored."""
     ways = [choice.keys, choice.export, choice.attach, choice.hook]

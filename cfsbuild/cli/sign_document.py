@@ -10,7 +10,8 @@ import msgspec
 from cfsbuild.cli.output import note, write_json, write_lines
 from cfsbuild.cli.output_file import write_result
 from cfsbuild.cli.settings import Settings
-from cfsbuild.cli.sign_choice import SIGNED_VERSION, Choice, Exported
+from cfsbuild.cli.sign_choice import SIGNED_VERSION, Choice
+from cfsbuild.cli.sign_export import export
 from cfsbuild.cli.sign_sources import made_elsewhere, private_keys
 from cfsbuild.cli.sign_subject import Subject, present_envelope
 
@@ -37,7 +38,13 @@ def sign_document(settings: Settings, subject: Subject, choice: Choice) -> None:
     """Sign a document, or write what is to be signed."""
     present = present_envelope(subject.target)
     if choice.export is not None:
-        _export(settings, subject, choice.export)
+        from cfsbuild.trust import dsse  # noqa: PLC0415 (help needs no cryptography)
+
+        commands = (
+            "Ed25519  openssl pkeyutl -sign -rawin -inkey KEY -in {} -out SIGNATURE",
+            "P-256    openssl dgst -sha256 -sign KEY -out SIGNATURE {}",
+        )
+        export(settings, choice.export, dsse.pae(subject.payload_type, subject.payload), commands)
         return
     public = _public_key(choice)
     if settings.dry_run:
@@ -71,22 +78,6 @@ def _envelopes(subject: Subject, choice: Choice, public: PublicKey | None) -> li
         return [dsse.sign(kind, payload, private) for private in private_keys(choice)]
     signature = made_elsewhere(choice, dsse.pae(kind, payload))
     return [dsse.attach(kind, payload, public, signature)]
-
-
-def _export(settings: Settings, subject: Subject, file: Path) -> None:
-    from cfsbuild.trust import dsse  # noqa: PLC0415
-
-    if not settings.dry_run:
-        write_result(file, dsse.pae(subject.payload_type, subject.payload))
-    if settings.json:
-        write_json(Exported(file=str(file), dry_run=settings.dry_run))
-        return
-    if settings.dry_run:
-        write_lines([f"would write the bytes to sign: {file}"])
-        return
-    note(settings, f"sign {file} as it is, then --attach the signature:")
-    note(settings, f"  Ed25519  openssl pkeyutl -sign -rawin -inkey KEY -in {file} -out SIGNATURE")
-    note(settings, f"  P-256    openssl dgst -sha256 -sign KEY -out SIGNATURE {file}")
 
 
 def _added(settings: Settings, target: Path, present: bytes | None, envelopes: list[bytes]) -> bytes:

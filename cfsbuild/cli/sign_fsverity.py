@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from cfsbuild.cli.images import Image
-from cfsbuild.cli.output import note, write_json, write_lines
+from cfsbuild.cli.output import write_json, write_lines
 from cfsbuild.cli.output_file import write_result
 from cfsbuild.cli.settings import Settings
-from cfsbuild.cli.sign_choice import SIGNED_VERSION, Choice, Exported
+from cfsbuild.cli.sign_choice import SIGNED_VERSION, Choice
+from cfsbuild.cli.sign_export import export
 from cfsbuild.cli.sign_sources import made_elsewhere, private_keys
 from cfsbuild.cli.signatures import PKCS7_SUFFIX, signature_file
 from cfsbuild.fsverity.algorithm import algorithm_of_digest
@@ -37,7 +38,8 @@ def sign_fsverity(settings: Settings, image: Image, certificate: Path, choice: C
     algorithm = algorithm_of_digest(digest)
     message = fsverity_signature.formatted_digest(digest, algorithm)
     if choice.export is not None:
-        _export(settings, choice.export, message, algorithm.value)
+        command = f"openssl dgst -{algorithm.value} -sign KEY -out SIGNATURE {{}}"
+        export(settings, choice.export, message, (command,))
         return
     target = choice.output or signature_file(image, PKCS7_SUFFIX)
     if not settings.dry_run:
@@ -61,16 +63,3 @@ def _tell(settings: Settings, result: FsveritySigned) -> None:
         write_lines([f"would sign {result.digest} by {result.key}: {result.file}"])
     else:
         write_lines([result.file])
-
-
-def _export(settings: Settings, file: Path, message: bytes, hash_name: str) -> None:
-    if not settings.dry_run:
-        write_result(file, message)
-    if settings.json:
-        write_json(Exported(file=str(file), dry_run=settings.dry_run))
-        return
-    if settings.dry_run:
-        write_lines([f"would write the bytes to sign: {file}"])
-        return
-    note(settings, f"sign {file} as it is, then --attach the signature:")
-    note(settings, f"  openssl dgst -{hash_name} -sign KEY -out SIGNATURE {file}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cfsbuild.cli import render
-from cfsbuild.cli.output import note, write_bytes, write_json, write_lines
-from cfsbuild.cli.output_file import replace_file
+from cfsbuild.cli.output import note, write_json, write_lines
+from cfsbuild.cli.output_file import write_or_print
 from cfsbuild.cli.passphrases import PIN, ask_passphrase, given_passphrase, pin_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.cli.tpms import open_tpm, tpm_option
-from cfsbuild.errors import StoreError, UsageError, VerificationError
+from cfsbuild.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from cfsbuild.trust.explanation import BranchState, CounterState
@@ -80,7 +79,7 @@ def command(  # noqa: PLR0913 (one parameter an option)
         opened = unsealing.unseal(
             tpm, data, document, pin=lambda: given or ask_passphrase(file.name, secret=PIN), srk_name=pinned
         )
-    _write(output, opened)
+    write_or_print(output, opened, mode=0o600)
     note(settings, "unsealed, and not verified: whoever wrote this is not known")
     return 0
 
@@ -92,18 +91,6 @@ def _name(text: str | None) -> bytes | None:
         return bytes.fromhex(text)
     except ValueError:
         raise UsageError(f"{text!r} is no Name in hex", reason="srk-name") from None
-
-
-def _write(output: Path | None, data: bytes) -> None:
-    if output is None:
-        write_bytes([data])
-        return
-    try:
-        replace_file(output, [data], mode=0o600)
-    except OSError as error:
-        raise StoreError(
-            f"{output} cannot be written: {os.strerror(error.errno or 0)}", reason="output"
-        ) from error
 
 
 def _lines(explained: Explanation, *, color: bool) -> list[str]:

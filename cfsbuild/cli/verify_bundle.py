@@ -49,6 +49,7 @@ def verify_bundle_file(settings: Settings, path: Path, trust: Trust) -> int:
     from cfsbuild.deploy.bundle_file import read_envelope  # noqa: PLC0415 (as above)
     from cfsbuild.trust import bundle as bundles  # noqa: PLC0415 (as above)
     from cfsbuild.trust.key_files import read_public_key  # noqa: PLC0415 (as above)
+    from cfsbuild.trust.statement import check_is_called  # noqa: PLC0415 (as above)
 
     if not trust.keys:
         raise UsageError(
@@ -68,7 +69,7 @@ def verify_bundle_file(settings: Settings, path: Path, trust: Trust) -> int:
         revoked=[revoked_id(text) for text in trust.revoked],
         allow_insecure=True,
     )
-    bundles.check_is_called(opened.bundle, trust.name, trust.version)
+    check_is_called(opened.bundle, trust.name, trust.version)
     if settings.json:
         document = msgspec.to_builtins(opened.bundle)
         document["secrets"] = sorted(opened.bundle.secrets)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -71,7 +71,11 @@ class Early(NamedTuple):
 @click.option("--cpus", metavar="N", default=1, type=click.IntRange(1, 255), help="Processors [1].")
 @click.option("--no-tpm", is_flag=True, help="Give the machine no TPM.")
 @click.option(
-    "--timeout", metavar="SECONDS", type=click.IntRange(min=1), help="End the machine after this time."
+    "--timeout",
+    "seconds",
+    metavar="SECONDS",
+    type=click.IntRange(min=1),
+    help="End the machine after this time.",
 )
 @click.option(
     "--keep", metavar="DISK", type=click.Path(path_type=Path), help="Keep the machine's disk as DISK."
@@ -81,6 +85,7 @@ class Early(NamedTuple):
 @pass_settings
 def command(  # noqa: PLR0913 (one parameter an option)
     settings: Settings,
+    /,
     recipe: Path,
     profiles: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -92,11 +97,9 @@ def command(  # noqa: PLR0913 (one parameter an option)
     systemd_root: Path | None,
     kernel: Path | None,
     modules: Path | None,
-    memory: int,
-    cpus: int,
     no_tpm: bool,
-    timeout: int | None,
     keep: Path | None,
+    **hardware: Any,  # noqa: ANN401 (--memory, --cpus, --timeout: as `Machine` has them)
 ) -> int:
     """Build RECIPE and boot its image in a virtual machine.
 
@@ -107,41 +110,48 @@ def command(  # noqa: PLR0913 (one parameter an option)
     by that key, sealed to the machine's TPM, and verified before anything is mounted. With --keep the disk
     stays, as do the TPM's state (DISK.tpm) and what the machine trusts (DISK.trust), and all are used again.
     """
-    from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
+    from cfsbuild.deploy.machine import Machine  # noqa: PLC0415 (help boots nothing)
 
     if settings.json and command_text is None:
         raise UsageError("--json needs --exec", details="without it the console is on standard output")
-    machine.check_programs((machine.QEMU, "mkfs.ext4"))
-    chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
-    note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
-    variables = _variables(chosen, agent, systemd_root)
-    if initramfs is None:
-        # In a store of its own: the user's may have another digest algorithm, and is the user's.
-        own = settings._replace(store=_cache() / "store")
-        early = Early(shipped_recipe(INITRAMFS[agent]), variables, own)
-    else:
-        early = Early(initramfs, variables, settings)
+    chosen = _kernel(settings, kernel, modules)
+    early = _early(settings, initramfs, agent, _variables(chosen, agent, systemd_root))
     image, bundle, initrd = _build(settings, (recipe, profiles, overrides), early, chosen)
     with tempfile.TemporaryDirectory(prefix="cfsbuild-vm-") as scratch:
         disk = keep or Path(scratch, "disk")
         tpm = None if no_tpm else _tpm(settings, disk)
         trust = _prepare(settings, image, bundle, disk, tpm, credential=agent == "systemd")
-        configured = Path(scratch, "initrd")
-        configured.write_bytes(_configured(initrd.read_bytes(), trust, init, command_text))
-        wanted = machine.Machine(
+        wanted = Machine(
             kernel=chosen.image,
-            initrd=configured,
+            initrd=_configured(initrd, Path(scratch, "initrd"), trust, init, command_text),
             disk=disk,
-            memory=memory,
-            cpus=cpus,
             kvm=_kvm(settings, chosen),
             tpm=tpm,
             interactive=command_text is None,
-            seconds=timeout,
+            **hardware,
         )
-        note(settings, "booting" if command_text is not None else "booting; Ctrl-C ends the machine")
         with _in_use(disk):
             return _run(settings, wanted, image)
+
+
+def _kernel(settings: Settings, kernel: Path | None, modules: Path | None) -> GuestKernel:
+    """Return the kernel to boot, and tell which; raises `MachineError` first if nothing can be booted."""
+    from cfsbuild.deploy import guest_kernel, machine  # noqa: PLC0415 (help boots nothing)
+    from cfsbuild.deploy.state_disk import MKFS  # noqa: PLC0415
+
+    machine.check_programs((machine.QEMU, MKFS))
+    chosen = guest_kernel.find_kernel(kernel, modules, os.environ)
+    note(settings, f"kernel: {chosen.image}, modules: {chosen.modules}")
+    return chosen
+
+
+def _early(settings: Settings, recipe: Path | None, agent: str, variables: tuple[str, ...]) -> Early:
+    """Return how the initramfs is built: by the user's recipe, or by that of `agent`."""
+    if recipe is not None:
+        return Early(recipe, variables, settings)
+    # In a store of its own: the user's may have another digest algorithm, and is the user's.
+    own = settings._replace(store=_cache() / "store")
+    return Early(shipped_recipe(INITRAMFS[agent]), variables, own)
 
 
 def shipped_recipe(name: str) -> Path:
@@ -238,8 +248,7 @@ def _prepare(  # noqa: PLR0913 (what a machine has)
     """Make the machine's disk and what it trusts, unless they are there; return the latter."""
     from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
     from cfsbuild.cli.stores import open_store  # noqa: PLC0415
-    from cfsbuild.deploy.host_programs import find_program  # noqa: PLC0415
-    from cfsbuild.deploy.state_disk import MKFS, make_state_disk  # noqa: PLC0415
+    from cfsbuild.deploy.state_disk import make_state_disk  # noqa: PLC0415
     from cfsbuild.erofs.reader import read_image  # noqa: PLC0415
 
     if credential and tpm is None:
@@ -267,8 +276,7 @@ def _prepare(  # noqa: PLR0913 (what a machine has)
                 directory.mkdir(mode=0o700)
         vm_trust.make_trust(beside, bundle, tpm)
         trust = vm_trust.read_trust(beside, tpm=tpm is not None, credential=credential)
-        program = find_program(MKFS) or MKFS
-        make_state_disk(disk, store, digest, name=image.reference, files=trust.disk, mkfs=program)
+        make_state_disk(disk, store, digest, name=image.reference, files=trust.disk)
         undo.pop_all()
     return trust
 
@@ -308,8 +316,8 @@ def _in_use(disk: Path) -> Iterator[None]:
         yield
 
 
-def _configured(initrd: bytes, trust: Trust, init: str, command_text: str | None) -> bytes:
-    """Return the initramfs with the machine's configuration behind it: Linux unpacks both, in this order."""
+def _configured(initrd: Path, copy: Path, trust: Trust, init: str, command_text: str | None) -> Path:
+    """Copy the initramfs with the machine's configuration behind it: Linux unpacks both, in this order."""
     from cfsbuild.cli import vm_trust  # noqa: PLC0415 (not for help)
     from cfsbuild.deploy import boot_config, machine  # noqa: PLC0415
     from cfsbuild.trust.tpm.transport import DEFAULT_NAME  # noqa: PLC0415
@@ -327,7 +335,9 @@ def _configured(initrd: bytes, trust: Trust, init: str, command_text: str | None
         report=machine.REPORT,
     )
     files = {str(place / name): data for name, data in trust.initramfs.items()}
-    return append_files(initrd, files | {str(boot_config.BOOT_CONFIG): boot_config.encode(config)})
+    files[str(boot_config.BOOT_CONFIG)] = boot_config.encode(config)
+    copy.write_bytes(append_files(initrd.read_bytes(), files))
+    return copy
 
 
 def append_files(initrd: bytes, files: Mapping[str, bytes]) -> bytes:
@@ -348,8 +358,9 @@ def append_files(initrd: bytes, files: Mapping[str, bytes]) -> bytes:
 def _kvm(settings: Settings, kernel: GuestKernel) -> bool:
     """Say whether KVM works, and tell why not."""
     from cfsbuild.deploy import kvm, machine  # noqa: PLC0415 (not for help)
+    from cfsbuild.deploy.host_programs import find_program  # noqa: PLC0415
 
-    why_not = kvm.why_no_kvm(machine.QEMU, kernel.image, _cache())
+    why_not = kvm.why_no_kvm(find_program(machine.QEMU) or machine.QEMU, kernel.image, _cache())
     if why_not:
         note(settings, f"emulated, which is slow: {why_not}")
     return not why_not
@@ -370,6 +381,7 @@ def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
     """Run the machine; return the exit status of what ran in it."""
     from cfsbuild.deploy.machine import run_machine  # noqa: PLC0415 (not for help)
 
+    note(settings, "booting; Ctrl-C ends the machine" if wanted.interactive else "booting")
     if not settings.json:
         outcome = run_machine(wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()))
         return outcome.status

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cfsbuild.cli.tpms import open_tpm
 from cfsbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,13 +67,11 @@ def _enrol(state: Path) -> Enrolment:
     from cfsbuild.deploy.software_tpm import switched_on  # noqa: PLC0415 (help needs no cryptography)
     from cfsbuild.trust.counter import DEFAULT_INDEX  # noqa: PLC0415
     from cfsbuild.trust.enrolment import enroll  # noqa: PLC0415
-    from cfsbuild.trust.tpm.connection import Tpm  # noqa: PLC0415
-    from cfsbuild.trust.tpm.transport import open_transport  # noqa: PLC0415
 
     with (
         tempfile.TemporaryDirectory(prefix="cfsbuild-tpm-") as scratch,
         switched_on(state, Path(scratch)) as name,
-        Tpm(open_transport(name)) as tpm,
+        open_tpm(name) as tpm,
     ):
         return enroll(tpm, create_srk=True, counter=DEFAULT_INDEX)
 

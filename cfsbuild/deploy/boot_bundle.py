@@ -51,8 +51,7 @@ def enter(
     with _tpm(config) as tpm:
         opened = by_bundle.open_bundle(order, tpm, _ask_pin)
         bundle = opened.bundle
-        called = f"{bundle.name} {bundle.version}".rstrip()
-        tell(f"{called}, generation {bundle.generation}, signed by {', '.join(opened.key_ids)}")
+        tell(opened.summary())
         if config.enable_verity:
             _enable_verity(bundle, state, tell)
         if _writes(bundle):
@@ -107,8 +106,7 @@ def _trusted(config: BootConfig) -> tuple[PublicKey, ...]:
 
 
 def _read_keys(directory: Path) -> tuple[PublicKey, ...]:
-    paths = sorted(directory.glob(f"*{key_files.PUBLIC_SUFFIX}"))
-    return tuple(key_files.read_public_key(path) for path in paths)
+    return tuple(map(key_files.read_public_key, key_files.public_keys_in(directory)))
 
 
 def _enrolled(config: BootConfig) -> Enrolment | None:

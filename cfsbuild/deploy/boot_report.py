@@ -54,8 +54,10 @@ def decode(line: bytes) -> BootReport:
         ) from error
 
 
-def failure(error: CfsError | OSError) -> BootReport:
-    """Return the report of what went wrong."""
+def failure(error: Exception) -> BootReport:
+    """Return the report of what went wrong: an error of ours, of the operating system, or a bug."""
+    if not isinstance(error, (CfsError, OSError)):
+        error = InputError(f"internal error: {type(error).__name__}: {error}", reason="internal")
     if isinstance(error, CfsError):
         return BootReport(
             event="failed",

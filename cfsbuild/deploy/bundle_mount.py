@@ -15,6 +15,7 @@ import msgspec
 
 from cfsbuild.deploy import kernel_features
 from cfsbuild.deploy.attach import detach_until, mount_id
+from cfsbuild.deploy.bundle_spec import declared_spec
 from cfsbuild.deploy.machine_id import keep_machine_id
 from cfsbuild.deploy.mount import Mounted, best_verity, mount
 from cfsbuild.deploy.spec import MountSpec
@@ -25,14 +26,14 @@ from cfsbuild.fsverity.digest import digest_fd
 from cfsbuild.trust import bundle as bundles
 from cfsbuild.trust.bundle import Bundle, OpenedBundle
 from cfsbuild.trust.keys import PublicKey
-from cfsbuild.trust.statement import digest_hex
+from cfsbuild.trust.statement import check_is_called, digest_hex
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Whom and what a machine accepts; nothing of it comes from a bundle.
 
     `revoked` are ids of keys that do not count any more. `least_generation` refuses older bundles where no
-    counter does; `now` is in seconds since 1970.
+    counter does.
     """
 
     keys: tuple[PublicKey, ...]
@@ -40,9 +41,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     revoked: tuple[str, ...] = ()
     allow_insecure: bool = False
     name: str | None = None
-    version: str | None = None
     least_generation: int = 0
-    now: int | None = None
 
 
 def accept(envelope: bytes, policy: Policy) -> OpenedBundle:
@@ -58,8 +57,8 @@ def accept(envelope: bytes, policy: Policy) -> OpenedBundle:
         revoked=policy.revoked,
         allow_insecure=policy.allow_insecure,
     )
-    bundles.check_is_called(opened.bundle, policy.name, policy.version)
-    bundles.check_not_expired(opened.bundle, int(time.time()) if policy.now is None else policy.now)
+    check_is_called(opened.bundle, policy.name, None)
+    bundles.check_not_expired(opened.bundle, int(time.time()))
     bundles.check_generation(opened.bundle, policy.least_generation)
     return opened
 
@@ -125,23 +124,17 @@ def mount_spec(bundle: Bundle, base: Path, *, allow_insecure: bool = False) -> M
 
     Raises `VerificationError`, reason `image-missing` or `image-size`.
     """
+    declared = declared_spec(bundle, base)
     digest = digest_hex(bundle.image)
-    objects = tuple(str(base / directory) for directory in bundle.objects)
-    image = _find_image(bundle, objects, digest)
-    upper = work = ""
-    if bundle.upper is not None:
-        upper, work = (str(base / path) for path in (bundle.upper.directory, bundle.upper.work))
+    image = _find_image(bundle, declared.objects, digest)
     checked = bundle.verity != "off"
     if allow_insecure or bundle.verity == "try":
         checked = checked and best_verity(image)[0]
-    return MountSpec(
+    return msgspec.structs.replace(
+        declared,
         image=str(image),
-        objects=objects,
         digest=digest if checked else "",
         verity="require" if checked else "off",
-        read_only=bundle.ro,
-        upper=upper,
-        work=work,
     )
 
 

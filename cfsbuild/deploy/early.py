@@ -1,12 +1,8 @@
-"""The first steps of a machine: the kernel's own file systems, modules, the device with the state.
-
-`load_modules` and `power_off` are system calls that Python's standard library lacks, errors are `OSError`.
-"""
+"""The first steps of a machine: the kernel's own file systems, modules, the device with the state."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import time
@@ -19,11 +15,6 @@ from cfsbuild.deploy.boot_config import MOST_SECONDS, StateDevice
 from cfsbuild.errors import StoreError
 
 MODULES = Path("/etc/cfsbuild/modules")
-
-_FINIT_MODULE = {"x86_64": 313, "aarch64": 273, "riscv64": 273, "ppc64le": 353, "s390x": 344}
-"""System call numbers by machine: arch/*/kernel/syscalls/*.tbl, include/uapi/asm-generic/unistd.h."""
-
-_POWER_OFF = 0x4321FEDC
 
 _POLL_SECONDS = 0.02
 
@@ -67,19 +58,17 @@ def load_modules(listing: Path = MODULES) -> int:
 
 
 def _load_module(path: str) -> None:
-    number = _FINIT_MODULE.get(os.uname().machine)
-    if number is None:
+    if os.uname().machine not in syscalls.SYS_FINIT_MODULE:
         raise BootError(f"modules cannot be loaded on {os.uname().machine}", reason="module")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            done = libc.syscall(ctypes.c_long(number), ctypes.c_int(fd), b"", ctypes.c_int(0))
-            if done < 0 and ctypes.get_errno() != errno.EEXIST:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+            syscalls.finit_module(fd)
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno == errno.EEXIST:
+            return
         raise BootError(f"cannot load module {path}: {error.strerror}", reason="module") from error
 
 
@@ -142,6 +131,4 @@ def writable(target: Path) -> Iterator[None]:
 def power_off() -> None:
     """Write what is not yet on the disks, and switch the machine off. Raises `OSError`."""
     os.sync()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.reboot(ctypes.c_int(_POWER_OFF)) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    syscalls.power_off()

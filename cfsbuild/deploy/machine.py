@@ -16,7 +16,7 @@ import msgspec
 
 from cfsbuild.deploy import boot_report, software_tpm
 from cfsbuild.deploy.boot_report import BootReport
-from cfsbuild.deploy.host_programs import find_program
+from cfsbuild.deploy.host_programs import end_program, find_program
 from cfsbuild.deploy.software_tpm import SWTPM
 from cfsbuild.errors import CfsError, StoreError, VerificationError
 
@@ -31,7 +31,6 @@ EMULATED_CPU = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
 """What Debian's programs need. With cx16, kernels crash in the emulator of QEMU 7.2; the rest it has not."""
 
 _MACHINE = "x86_64"
-_END_SECONDS = 5.0
 _CONSOLE_BYTES = 1 << 14
 
 Take = Callable[[bytes], None]
@@ -111,7 +110,7 @@ def run_machine(machine: Machine, *, out: Take, err: Take) -> Outcome:
             stderr=log,
             pass_fds=[port.theirs.fileno() for port in ports.values()],
         )
-        stack.callback(_end, process)
+        stack.callback(end_program, process)
         for port in ports.values():
             port.theirs.close()
         lines = _Lines()
@@ -237,16 +236,6 @@ def _tail(path: Path) -> str:
         text = file.read().decode(errors="replace")
     before, panic, after = text.partition("Kernel panic")
     return "\n".join((before + panic + after.partition("\n")[0]).splitlines()[-20:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, gently first."""
-    process.terminate()
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager

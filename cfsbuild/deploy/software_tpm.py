@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cfsbuild.deploy.host_programs import find_program
+from cfsbuild.deploy.host_programs import end_program, find_program
 from cfsbuild.errors import TpmError
 
 SWTPM = "swtpm"
 
 _START_SECONDS = 5.0
-_END_SECONDS = 5.0
 _LOG_BYTES = 1 << 12
 
 
@@ -63,14 +62,4 @@ def _running(options: list[str], state: Path, scratch: Path, ready: Callable[[],
             time.sleep(0.01)
         yield
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it, gently first: it writes its state."""
-    process.terminate()
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        end_program(process)

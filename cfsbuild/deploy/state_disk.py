@@ -6,8 +6,6 @@ image.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,7 +13,9 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cfsbuild.deploy.host_programs import find_program
 from cfsbuild.errors import StoreError
+from cfsbuild.store.cloning import clone_or_copy
 from cfsbuild.store.contents import image_objects
 from cfsbuild.store.layout import object_path
 from cfsbuild.store.store import Store
@@ -34,21 +34,18 @@ _VERITY_BLOCKS = 2
 _VERITY_RATIO = 100
 """Merkle trees take a 127th of a large file (SHA-256, blocks of 4096)."""
 
-_FICLONE = 0x40049409
 
-
-def make_state_disk(  # noqa: PLR0913 (what is on it, and by what it is made)
+def make_state_disk(
     path: Path,
     store: Store,
     image: bytes,
     *,
     name: str,
     files: Mapping[str, bytes] | None = None,
-    mkfs: str = MKFS,
 ) -> None:
     """Write a disk with the image of raw digest `image`, called `name`, and all its objects to `path`.
 
-    `files` are others at its root, by name; `mkfs` is the path of mkfs.ext4. Raises `StoreError`; then there
+    `files` are others at its root, by name. Raises `StoreError`; then there
     is nothing at `path`.
     """
     digests = [image, *image_objects(store, image)]
@@ -60,7 +57,7 @@ def make_state_disk(  # noqa: PLR0913 (what is on it, and by what it is made)
             (root / file).write_bytes(data)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            _make_file_system(unfinished, root, sizes, mkfs)
+            _make_file_system(unfinished, root, sizes)
             unfinished.rename(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -73,21 +70,10 @@ def _copy_object(store: Store, digest: bytes, root: Path) -> int:
     source = store.open_object(digest)
     try:
         with target.open("xb") as file:
-            _clone_or_copy(source, file.fileno())
+            clone_or_copy(source, file.fileno())
             return os.fstat(file.fileno()).st_size
     finally:
         os.close(source)
-
-
-def _clone_or_copy(source: int, target: int) -> None:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-            raise
-        offset, size = 0, os.fstat(source).st_size
-        while offset < size and (count := os.sendfile(target, source, offset, size - offset)):
-            offset += count
 
 
 def _copy_references(store: Store, image: bytes, name: str, root: Path) -> None:
@@ -108,13 +94,23 @@ def disk_bytes(sizes: Iterable[int]) -> tuple[int, int]:
     return -(-total // (1 << 20)) * (1 << 20), inodes
 
 
-def _make_file_system(path: Path, root: Path, sizes: list[int], mkfs: str) -> None:
+def _make_file_system(path: Path, root: Path, sizes: list[int]) -> None:
     size, inodes = disk_bytes(sizes)
     with path.open("xb") as file:
         file.truncate(size)
-    command = [mkfs, "-q", "-F", "-b", str(BLOCK), "-O", "verity", "-m", "0", "-N", str(inodes)]
+    options = ["-q", "-F", "-b", str(BLOCK), "-O", "verity", "-m", "0", "-N", str(inodes)]
     done = subprocess.run(
-        [*command, "-L", "state", "-E", "root_owner=0:0", "-d", str(root), str(path)],
+        [
+            find_program(MKFS) or MKFS,
+            *options,
+            "-L",
+            "state",
+            "-E",
+            "root_owner=0:0",
+            "-d",
+            str(root),
+            str(path),
+        ],
         check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,

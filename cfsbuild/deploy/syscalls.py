@@ -1,4 +1,4 @@
-"""The mount system calls that Python's standard library lacks, with errors as `OSError`."""
+"""The system calls that Python's standard library lacks, with errors as `OSError`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
 _SYS_MOUNT_SETATTR = 442
+SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273, "riscv64": 273, "ppc64le": 353, "s390x": 344}
+"""By machine: arch/*/kernel/syscalls/*.tbl, include/uapi/asm-generic/unistd.h."""
+
+_POWER_OFF = 0x4321FEDC
 
 FSOPEN_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
@@ -141,3 +145,13 @@ def unshare_mounts() -> None:
     """Give this process a mount namespace of its own, from which nothing propagates."""
     _check(int(_libc().unshare(ctypes.c_int(CLONE_NEWNS))))
     mount("none", "/", "", MS_REC | MS_PRIVATE, "")
+
+
+def finit_module(fd: int) -> None:
+    """Load the kernel module in a file. Only on machines of `SYS_FINIT_MODULE`."""
+    _syscall(SYS_FINIT_MODULE[os.uname().machine], ctypes.c_int(fd), b"", ctypes.c_int(0))
+
+
+def power_off() -> None:
+    """Switch the machine off; nothing is written to its disks."""
+    _check(int(_libc().reboot(ctypes.c_int(_POWER_OFF))))

@@ -13,9 +13,9 @@ from cfsbuild.errors import BuildError
 from cfsbuild.nodes import metadata
 from cfsbuild.nodes.file import take_file
 from cfsbuild.nodes.hostroot import HostRoot
-from cfsbuild.nodes.kind import NodeContext
+from cfsbuild.nodes.kind import Fingerprint, NodeContext
 from cfsbuild.tree.inode import Inode
-from cfsbuild.tree.layer import Layer, make_layer
+from cfsbuild.tree.layer import Layer, document_digest, encode_layer, make_layer
 
 
 class HostFiles:
@@ -78,9 +78,10 @@ class HostFiles:
         """Add a directory of root, mode 0755."""
         self._entries.setdefault(metadata.tree_path(path), Inode(mode=stat.S_IFDIR | 0o755))
 
-    def layer(self) -> Layer:
-        """Return everything that was taken in."""
-        return make_layer(self._entries)
+    def fingerprint(self, name: str) -> Fingerprint:
+        """Return everything that was taken in as a layer, which `produce` gives, and its digest as `name`."""
+        layer = make_layer(self._entries)
+        return Fingerprint(digests={name: document_digest(encode_layer(layer))}, payload=layer)
 
     def _moved_name(self, path: Path) -> bytes | None:
         if not self._moved:
@@ -97,3 +98,10 @@ class HostFiles:
         for link, target in followed.links:
             self.link(link, target)
         return followed.path
+
+
+def produce(context: NodeContext, params: msgspec.Struct, fingerprint: Fingerprint) -> Layer:
+    """Return the layer of `HostFiles.fingerprint`."""
+    del context, params
+    layer: Layer = fingerprint.payload
+    return layer

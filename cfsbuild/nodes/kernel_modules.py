@@ -14,11 +14,10 @@ import msgspec
 
 from cfsbuild.errors import BuildError, InputError, Problem
 from cfsbuild.nodes.decompress import decompressed, detect
-from cfsbuild.nodes.hostfiles import HostFiles
+from cfsbuild.nodes.hostfiles import HostFiles, produce
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.recipe.types import LocalPath, TreePath
-from cfsbuild.tree.layer import Layer, document_digest, encode_layer
 
 _CHUNK = 1 << 20
 _MODULE_BYTES = 1 << 28
@@ -70,8 +69,7 @@ def gather(context: NodeContext, params: KernelModulesParams) -> Fingerprint:
         files.put(place, _module(context, directory / path))
         lines.append(place)
     files.put(params.order, "".join(f"{line}\n" for line in lines).encode())
-    layer = files.layer()
-    return Fingerprint(digests={"modules": document_digest(encode_layer(layer))}, payload=layer)
+    return files.fingerprint("modules")
 
 
 def _in_order(context: NodeContext, directory: Path, names: list[str]) -> list[str]:
@@ -157,13 +155,6 @@ def _unreadable(context: NodeContext, path: Path, why: str) -> BuildError:
     return BuildError(
         f"cannot read {path}: {why}", origin=context.spec.origin_of("directory"), reason="source"
     )
-
-
-def produce(context: NodeContext, params: KernelModulesParams, fingerprint: Fingerprint) -> Layer:
-    """Return the layer, which `gather` has made already."""
-    del context, params
-    layer: Layer = fingerprint.payload
-    return layer
 
 
 KIND = NodeKind(

@@ -9,13 +9,12 @@ from typing import Annotated
 import msgspec
 
 from cfsbuild.errors import BuildError, Problem
-from cfsbuild.nodes.hostfiles import HostFiles
+from cfsbuild.nodes.hostfiles import HostFiles, produce
 from cfsbuild.nodes.hostroot import HostRoot
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.nodes.libraries import Libraries
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.recipe.types import LocalPath
-from cfsbuild.tree.layer import Layer, document_digest, encode_layer
 
 SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -114,15 +113,7 @@ def gather(context: NodeContext, params: ProgramsParams) -> Fingerprint:
         if index == 0:
             for library in params.libraries:
                 libraries.take_named(library, place)
-    layer = files.layer()
-    return Fingerprint(digests={"files": document_digest(encode_layer(layer))}, payload=layer)
-
-
-def produce(context: NodeContext, params: ProgramsParams, fingerprint: Fingerprint) -> Layer:
-    """Return the layer, which `gather` has made already."""
-    del context, params
-    layer: Layer = fingerprint.payload
-    return layer
+    return files.fingerprint("files")
 
 
 KIND = NodeKind(

@@ -21,12 +21,11 @@ import msgspec
 
 from cfsbuild.errors import BuildError, Problem
 from cfsbuild.nodes import python_closure
-from cfsbuild.nodes.hostfiles import HostFiles
+from cfsbuild.nodes.hostfiles import HostFiles, produce
 from cfsbuild.nodes.kind import Fingerprint, NodeContext, NodeKind
 from cfsbuild.nodes.libraries import Libraries
 from cfsbuild.recipe.model import NodeSpec
 from cfsbuild.recipe.types import TreePath
-from cfsbuild.tree.layer import Layer, document_digest, encode_layer
 
 _SECONDS = 120
 _PYC_HASH = slice(8, 16)
@@ -118,8 +117,7 @@ def gather(context: NodeContext, params: PythonParams) -> Fingerprint:
         files.put(f"{place}c" if params.form == "pyc" else place, pyc if params.form == "pyc" else data)
     for path, entry in params.scripts.items():
         files.put(path, _script(interpreter, entry), mode=0o755)
-    layer = files.layer()
-    return Fingerprint(digests={"modules": document_digest(encode_layer(layer))}, payload=layer)
+    return files.fingerprint("modules")
 
 
 def _import_all(context: NodeContext, names: Sequence[str], library: Path) -> list[_Found]:
@@ -194,13 +192,6 @@ def _module(context: NodeContext, module: _Found, library: Path) -> tuple[str, b
 def _script(interpreter: Path, entry: str) -> bytes:
     module, _, function = entry.partition(":")
     return f"#!{interpreter} -IS\nfrom {module} import {function}\nraise SystemExit({function}())\n".encode()
-
-
-def produce(context: NodeContext, params: PythonParams, fingerprint: Fingerprint) -> Layer:
-    """Return the layer, which `gather` has made already."""
-    del context, params
-    layer: Layer = fingerprint.payload
-    return layer
 
 
 KIND = NodeKind(

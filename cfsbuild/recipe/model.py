@@ -10,7 +10,7 @@ import msgspec
 from cfsbuild.errors import Origin
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One table that declares something of a kind.
 
     `params` is an instance of the kind's parameter struct. `origins` maps key paths below the table
@@ -42,14 +42,14 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         return base / value
 
 
-class NodeSpec(Declared, frozen=True, kw_only=True):
+class NodeSpec(TableSpec, frozen=True, kw_only=True):
     """One `[nodes.NAME]` table."""
 
     needs: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
 
 
-class TargetSpec(Declared, frozen=True, kw_only=True):
+class TargetSpec(TableSpec, frozen=True, kw_only=True):
     """One `[targets.NAME]` table."""
 
 

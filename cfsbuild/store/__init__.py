@@ -8,5 +8,5 @@
 - reading: `objects`, `documents`, `results`, `images`, `contents`; fs-verity: `verity`, `enforce`;
 - several processes: `locks`, `leases`; removing: `mark`, `gc`;
 - checking: `fsck` and `fsck_objects`, `fsck_images`, `fsck_documents`, `findings`; mending: `repair`;
-- facts: `info`; the operating system: `syscalls`, `faults`, `replacing`.
+- facts: `info`; the operating system: `syscalls`, `faults`, `replacing`, `cloning`.
 """

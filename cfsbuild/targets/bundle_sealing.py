@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +12,7 @@ from msgspec import Meta
 from cfsbuild.errors import Problem, UsageError
 from cfsbuild.recipe.types import LocalPath
 from cfsbuild.targets.kind import TargetContext
+from cfsbuild.trust.registers import REGISTER
 
 if TYPE_CHECKING:
     from cfsbuild.recipe.model import TargetSpec
@@ -27,7 +27,6 @@ _ZEROS = "0"
 _ENROLLED = "enrolled"
 _PCR_BYTES = 32
 _PIN_BYTES = 32
-_REGISTER = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 
 _Value = Annotated[str, Meta(pattern="^(0|enrolled|[0-9a-fA-F]{64})$")]
 
@@ -87,7 +86,7 @@ def check(spec: TargetSpec, level: Level, table: SealTable | None) -> Iterator[P
             if written and not spec.resolve(f"seal.{key}", written).is_file():
                 yield Problem(f"{key}: there is no file {written}", origin=spec.origin_of(f"seal.{key}"))
     for number in table.pcrs:
-        if not _REGISTER.fullmatch(number):
+        if not REGISTER.fullmatch(number):
             yield Problem(
                 f"there is no register {number!r}",
                 resolution="0 to 23",
@@ -144,10 +143,9 @@ def _machines(context: TargetContext, table: SealTable) -> list[Enrolment]:
 
 
 def _kernels(context: TargetContext, table: SealTable) -> Kernels:
-    from cfsbuild.trust import sealing, uki  # noqa: PLC0415 (start-up)
+    from cfsbuild.trust import sealing  # noqa: PLC0415 (start-up)
 
-    images = [uki.read(path) for path in _paths(context, table, "ukis")]
-    return sealing.Kernels(images, table.phase.split(":") if table.phase else [])
+    return sealing.read_kernels(_paths(context, table, "ukis"), table.phase)
 
 
 def _choices(pcrs: Mapping[str, str | tuple[str, ...]]) -> list[tuple[int, bytes | None]]:
@@ -188,9 +186,3 @@ def _pin(context: TargetContext, table: SealTable) -> bytes:
 
 def _paths(context: TargetContext, table: SealTable, key: str) -> list[Path]:
     return [context.spec.resolve(f"seal.{key}", written) for written in getattr(table, key)]
-
-
-def _read(path: Path, limit: int) -> bytes:
-    from cfsbuild.trust import files  # noqa: PLC0415 (start-up)
-
-    return files.read_regular(path, limit=limit)

@@ -73,9 +73,10 @@ class OutFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target made. `digest` is the fs-verity digest of the first of its files, lower-case hex.
+    """What a target made. `digest` names it, lower-case hex: the fs-verity digest of an image or an archive.
 
-    `reference` is the name of that image in the store; "" for what is no image, and not in the store.
+    A mount bundle's is the SHA-256 of its document. `reference` is the name of that image in the store;
+    "" for what is no image, and not in the store.
     """
 
     digest: str

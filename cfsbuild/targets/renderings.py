@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
+from cfsbuild.deploy.bundle_spec import declared_spec
 from cfsbuild.deploy.sequence import FilesystemMount, erofs_mount, overlay_mount, overlay_options
 from cfsbuild.deploy.spec import MountSpec
 from cfsbuild.trust import pcrlock
@@ -49,23 +51,8 @@ def kernel_argument(bundle: Bundle, place: Place) -> str:
 
 
 def mount_spec(bundle: Bundle, place: Place) -> MountSpec:
-    """Return the mount with absolute paths; the image is an object of the first directory."""
-    digest = digest_hex(bundle.image)
-    objects = tuple(f"{place.base.rstrip('/')}/{directory}" for directory in bundle.objects)
-    upper = work = ""
-    if bundle.upper is not None:
-        upper, work = (
-            f"{place.base.rstrip('/')}/{path}" for path in (bundle.upper.directory, bundle.upper.work)
-        )
-    return MountSpec(
-        image=f"{objects[0]}/{digest[:2]}/{digest[2:]}",
-        objects=objects,
-        digest=digest if bundle.verity == "require" else "",
-        verity=bundle.verity,
-        read_only=bundle.ro,
-        upper=upper,
-        work=work,
-    )
+    """Return the mount with absolute paths."""
+    return declared_spec(bundle, PurePosixPath(place.base))
 
 
 def mount_document(bundle: Bundle, place: Place) -> str:

@@ -39,8 +39,8 @@ def write_cpio(tree: Tree, read: Read, *, epoch: int) -> Iterator[bytes]:
     for path, (real, count, last) in names.items():
         inode = tree.entries[real]
         number = numbers.setdefault(real, len(numbers) + 1)
-        body = _content(inode, read) if path == last else b""
         _check(path, inode)
+        body = _content(inode, read) if path == last else b""
         links = _DIRECTORY_LINKS if inode.is_directory else count
         device = (os.major(inode.rdev), os.minor(inode.rdev)) if inode.is_device else (0, 0)
         head = _record(

@@ -6,11 +6,12 @@ Decoding is strict in both directions: what decodes also encodes to the very sam
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
-from cfsbuild.errors import VerificationError
+from cfsbuild.errors import UsageError, VerificationError
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 
@@ -20,6 +21,21 @@ def encode(document: msgspec.Struct) -> bytes:
     return json.dumps(
         msgspec.to_builtins(document), sort_keys=True, separators=(",", ":"), ensure_ascii=True
     ).encode("ascii")
+
+
+def encode_checked(
+    document: msgspec.Struct, decode: Callable[[bytes], object], *, brief: str, resolution: str, reason: str
+) -> bytes:
+    """Return the encoding of a document that `decode`, its own strict decoder, accepts.
+
+    Raises `UsageError` with these texts, and the decoder's details, if it does not.
+    """
+    data = encode(document)
+    try:
+        decode(data)
+    except VerificationError as error:
+        raise UsageError(brief, details=error.details, resolution=resolution, reason=reason) from error
+    return data
 
 
 def decode(data: bytes, kind: type[Document], *, what: str, limit: int) -> Document:

@@ -17,8 +17,9 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cfsbuild.errors import InputError, UsageError
-from cfsbuild.trust import key_files, pcr_signature, uki
+from cfsbuild.trust import key_files, pcr_signature
 from cfsbuild.trust.keys import PublicKey
+from cfsbuild.trust.registers import KERNEL_PCR
 from cfsbuild.trust.tpm import offline, policy
 from cfsbuild.trust.tpm.numbers import Alg
 from cfsbuild.trust.tpm.structures import SYSTEMD_SIGNER, EccPublic, Public, name_of, signer_public
@@ -66,7 +67,7 @@ def encrypt(
     head += _padded(_u64(mask) + algorithms + _u32(len(blob)) + _u32(len(digest)) + blob + digest)
     if signer is not None:
         pem = key_files.public_pem(signer)
-        head += _padded(_u64(1 << uki.KERNEL_PCR) + _u32(len(pem)) + pem)
+        head += _padded(_u64(1 << KERNEL_PCR) + _u32(len(pem)) + pem)
     about = name.encode()
     inner = _padded(_u64(NEVER) + _u64(not_after) + _u32(len(about)) + about) + payload
     key = hashlib.sha256(secret).digest()

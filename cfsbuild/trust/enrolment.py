@@ -14,6 +14,7 @@ import msgspec
 from cfsbuild.errors import InputError, VerificationError
 from cfsbuild.trust import canonical, files
 from cfsbuild.trust.counter import Counter, make_counter
+from cfsbuild.trust.registers import REGISTER
 from cfsbuild.trust.storage_key import as_owner, storage_key
 from cfsbuild.trust.tpm import commands, nv, pcr, response_codes
 from cfsbuild.trust.tpm.commands import Loaded
@@ -106,7 +107,7 @@ def decode(data: bytes) -> Enrolment:
             raise canonical.malformed("the enrolment", f"{error.brief}: {error.details}") from error
         if name_of(public).hex() != key.name:
             raise canonical.malformed("the enrolment", "a Name is not that of its key")
-    if set(enrolment.pcrs) - set(map(str, range(PCRS))):
+    if not all(REGISTER.fullmatch(number) for number in enrolment.pcrs):
         raise canonical.malformed("the enrolment", f"registers are 0 to {PCRS - 1}")
     return enrolment
 

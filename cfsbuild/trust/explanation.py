@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from cfsbuild.errors import VerificationError
+from cfsbuild.trust.pcrlock import MOUNT_PCR
 from cfsbuild.trust.registers import about
 from cfsbuild.trust.tpm import commands, nv, pcr, response_codes
 from cfsbuild.trust.tpm.connection import Tpm
@@ -18,7 +19,6 @@ from cfsbuild.trust.unseal_policy import Branch, CounterLimit, UnsealPolicy
 _PERMANENT = 0x200  # TPM_PT_PERMANENT, TPM_PT_LOCKOUT_COUNTER and those that follow it
 _IN_LOCKOUT = 1 << 9
 _LOCKOUT = 0x20E
-_MACHINE_IDENTITY = 15
 _ZERO = bytes(32).hex()
 
 
@@ -161,7 +161,7 @@ def _mismatch(wrong: list[Register], branches: int) -> VerificationError:
         lines += [f"  expected {register.expected}", f"  found    {register.found}"]
     if branches > 1:
         lines.append(f"the nearest of {branches} states that are allowed")
-    latched = all(item.pcr == _MACHINE_IDENTITY and item.expected == _ZERO for item in wrong)
+    latched = all(item.pcr == MOUNT_PCR and item.expected == _ZERO for item in wrong)
     return VerificationError(
         f"the machine is not in the state that this was sealed for: PCR {names}",
         details="\n".join(lines),

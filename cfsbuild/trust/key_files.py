@@ -42,6 +42,11 @@ def key_pair_paths(base: Path) -> tuple[Path, Path]:
     return paths
 
 
+def public_keys_in(directory: Path) -> tuple[Path, ...]:
+    """Return the files with public keys in `directory`, sorted; none where it does not exist."""
+    return tuple(sorted(directory.glob(f"*{PUBLIC_SUFFIX}")))
+
+
 def write_key_pair(base: Path, private: PrivateKey, passphrase: bytes = b"") -> tuple[Path, Path]:
     """Write BASE.key (mode 0600, encrypted if there is a passphrase) and BASE.pub; return both paths.
 

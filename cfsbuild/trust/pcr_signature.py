@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cfsbuild.errors import UsageError
 from cfsbuild.trust import keys, uki
 from cfsbuild.trust.keys import PrivateKey, PublicKey
+from cfsbuild.trust.registers import KERNEL_PCR
 from cfsbuild.trust.tpm import policy
 from cfsbuild.trust.tpm.numbers import Alg
 
@@ -57,8 +58,8 @@ def sign(
         entries = []
         for path in paths:
             value = uki.predict(sections, path, bank)
-            digest = policy.pcr(policy.START, {uki.KERNEL_PCR: value}, bank=bank)
+            digest = policy.pcr(policy.START, {KERNEL_PCR: value}, bank=bank)
             signature = base64.b64encode(keys.sign(private, digest)).decode()
-            entries.append({"pcrs": [uki.KERNEL_PCR], "pkfp": name, "pol": digest.hex(), "sig": signature})
+            entries.append({"pcrs": [KERNEL_PCR], "pkfp": name, "pol": digest.hex(), "sig": signature})
         document[uki.BANKS[bank]] = entries
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"

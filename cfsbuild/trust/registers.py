@@ -1,9 +1,17 @@
-"""What the platform configuration registers of a Linux PC are about, for people.
+"""The platform configuration registers of a Linux PC: their numbers, and what they are about, for people.
 
 Source: UAPI Group, "Linux TPM PCR Registry"; TCG "PC Client Platform Firmware Profile".
 """
 
 from __future__ import annotations
+
+import re
+
+REGISTER = re.compile(r"[0-9]|1[0-9]|2[0-3]")
+"""The whole of a register's number as text: 0 to 23, without leading zeros."""
+
+KERNEL_PCR = 11
+"""The register of what is in a UKI."""
 
 _ABOUT = {
     0: "the firmware's code: changes with firmware updates",

@@ -134,11 +134,6 @@ def slot_public(slot: SealedObject) -> KeyedHashPublic:
     return public
 
 
-def needs_pin(slot: SealedObject) -> bool:
-    """Say whether a slot opens with a PIN only."""
-    return not slot_public(slot).attributes & Attribute.NO_DA
-
-
 def _read_slot(reader: Reader) -> SealedObject:
     public = reader.sized(_PUBLIC_BYTES)
     duplicate = reader.sized(_DUPLICATE_BYTES[1])

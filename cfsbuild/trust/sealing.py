@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -31,6 +32,7 @@ from cfsbuild.trust import (
 from cfsbuild.trust.credential import Conditions
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PrivateKey, PublicKey
+from cfsbuild.trust.registers import KERNEL_PCR
 from cfsbuild.trust.sealed import Recipient
 from cfsbuild.trust.tpm import policy
 from cfsbuild.trust.tpm.wire import sized
@@ -74,9 +76,9 @@ def seal_bundle(
     bundle = sealed.seal(envelope, recipients)
     files = _policy_files(name, enrolments, documents)
     slots = sealed.parse(bundle).slots
-    for part in ("public", "duplicate", "seed"):
+    for part, suffix in TOOLS_SUFFIXES.items():
         contents = [sized(getattr(slot, part)) for slot in slots]
-        files |= _named(name, enrolments, contents, f"{sealed.SUFFIX}{TOOLS_SUFFIXES[part]}")
+        files |= _named(name, enrolments, contents, f"{sealed.SUFFIX}{suffix}")
     return files | {f"{name}{sealed.SUFFIX}": bundle}
 
 
@@ -128,13 +130,18 @@ class Kernels(msgspec.Struct, frozen=True):
     words: Sequence[str] = ()
 
 
+def read_kernels(paths: Iterable[Path], phase: str) -> Kernels:
+    """Return the kernels in files; `phase` is systemd's words with colons between. Raises as `uki.read`."""
+    return Kernels([uki.read(path) for path in paths], phase.split(":") if phase else [])
+
+
 def boot_states(values: Sequence[tuple[int, bytes | None]], kernels: Kernels) -> list[State]:
     """Return the states in which registers have the values given, and PCR 11 that of a kernel image.
 
     Raises as `states`, and what `uki.measured_sections` raises.
     """
     booted = [
-        (uki.KERNEL_PCR, uki.predict(uki.measured_sections(image), kernels.words)) for image in kernels.images
+        (KERNEL_PCR, uki.predict(uki.measured_sections(image), kernels.words)) for image in kernels.images
     ]
     return states(values, booted)
 
@@ -157,7 +164,7 @@ def seal_for_systemd(  # noqa: PLR0913 (whose, under which terms, by which key)
     if signer is None:
         found = boot_states(values, kernels)
     else:
-        found = states(values, [(uki.KERNEL_PCR, b"")] if kernels.images else [])
+        found = states(values, [(KERNEL_PCR, b"")] if kernels.images else [])
     if len(found) != 1:
         raise UsageError(
             "a credential opens in one state only",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
@@ -39,6 +39,18 @@ class ImageStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     image: ImageFile
 
 
+class Named(Protocol):
+    """A signed document that names an image: a statement or a mount bundle."""
+
+    @property
+    def name(self) -> str:
+        """Return what the image is called."""
+
+    @property
+    def version(self) -> str:
+        """Return its version, which may be empty."""
+
+
 def image_file(digest: bytes, image_format: int, size: int) -> ImageFile:
     """Return how documents describe an image file. Raises `UsageError` for a format other than 0 and 1."""
     if image_format not in range(len(_FORMATS)):
@@ -53,17 +65,13 @@ def image_file(digest: bytes, image_format: int, size: int) -> ImageFile:
 
 def encode_statement(statement: ImageStatement) -> bytes:
     """Return a statement's only encoding. Raises `UsageError` for a name or version that it cannot have."""
-    data = canonical.encode(statement)
-    try:
-        decode_statement(data)
-    except VerificationError as error:
-        raise UsageError(
-            f"{statement.name!r} {statement.version!r} cannot be signed",
-            details=error.details,
-            resolution="use printable ASCII without spaces for name and version",
-            reason="name",
-        ) from error
-    return data
+    return canonical.encode_checked(
+        statement,
+        decode_statement,
+        brief=f"{statement.name!r} {statement.version!r} cannot be signed",
+        resolution="use printable ASCII without spaces for name and version",
+        reason="name",
+    )
 
 
 def decode_statement(data: bytes) -> ImageStatement:
@@ -81,9 +89,9 @@ def check_is_about(statement: ImageStatement, image: ImageFile, name: str) -> No
         )
 
 
-def check_is_called(statement: ImageStatement, name: str | None, version: str | None) -> None:
+def check_is_called(document: Named, name: str | None, version: str | None) -> None:
     """Raise `VerificationError` (reason `signature-other-name`) if another name or version was signed."""
-    for what, signed, wanted in (("name", statement.name, name), ("version", statement.version, version)):
+    for what, signed, wanted in (("name", document.name, name), ("version", document.version, version)):
         if wanted is not None and signed != wanted:
             raise VerificationError(
                 f"the signed {what} is another one",

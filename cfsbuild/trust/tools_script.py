@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from cfsbuild.errors import UsageError
 from cfsbuild.trust import unseal_policy
-from cfsbuild.trust.tpm import policy
 from cfsbuild.trust.tpm.numbers import PERSISTENT_SRK
 from cfsbuild.trust.tpm.wire import sized, u64
 from cfsbuild.trust.unseal_policy import Authorization, Branch, UnsealPolicy
@@ -115,8 +114,9 @@ def _branch(number: int, branch: Branch, digest: bytes) -> Iterator[str]:
     yield "\n" + _file(f"branch_{number}", digest)
     steps = []
     if branch.pcrs:
-        registers = sorted(map(int, branch.pcrs))
-        yield _file(f"pcrs_{number}", b"".join(bytes.fromhex(branch.pcrs[str(each)]) for each in registers))
+        values = branch.values
+        registers = sorted(values)
+        yield _file(f"pcrs_{number}", b"".join(values[each] for each in registers))
         listed = ",".join(map(str, registers))
         steps.append(f'tpm2_policypcr -S "$work/session" -l sha256:{listed} -f "$work/pcrs_{number}"')
     if branch.counter is not None:
@@ -132,11 +132,11 @@ def _branch(number: int, branch: Branch, digest: bytes) -> Iterator[str]:
 
 
 def _approval(document: UnsealPolicy, authorize: Authorization) -> Iterator[str]:
-    approved, ref = unseal_policy.approved_digest(document), bytes.fromhex(authorize.ref)
+    ref = bytes.fromhex(authorize.ref)
     yield "\n" + _file("signer", sized(bytes.fromhex(authorize.key)))
-    yield _file("message", policy.approval(approved, ref))
+    yield _file("message", unseal_policy.approval_message(document, ref))
     yield _file("signature", bytes.fromhex(authorize.signature))
-    yield _file("approved", approved)
+    yield _file("approved", unseal_policy.approved_digest(document))
     yield _file("ref", ref)
     yield _APPROVE
 

@@ -15,7 +15,6 @@ from cfsbuild.trust import files
 from cfsbuild.trust.tpm.numbers import Alg
 
 UKI_BYTES = 1 << 29
-KERNEL_PCR = 11
 
 MEASURED = (
     ".linux",

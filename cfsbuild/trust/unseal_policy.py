@@ -7,7 +7,6 @@ Nobody has to trust it: with another document the TPM comes to another digest, a
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from cfsbuild.errors import InputError, UsageError, VerificationError
 from cfsbuild.trust import canonical, keys
 from cfsbuild.trust.keys import PrivateKey, PublicKey
+from cfsbuild.trust.registers import REGISTER
 from cfsbuild.trust.tpm import policy
 from cfsbuild.trust.tpm.numbers import Comparison
 from cfsbuild.trust.tpm.structures import (
@@ -37,7 +37,6 @@ _Hex32 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Hex = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2})+\Z", max_length=4096)]
 _Ref = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2})*\Z", max_length=128)]
 _Text = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]+\Z", max_length=255)]
-_REGISTER = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 
 
 class CounterLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +52,11 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     pcrs: dict[str, _Hex32]
     counter: CounterLimit | None = None
+
+    @property
+    def values(self) -> dict[int, bytes]:
+        """Return the registers' values, by number, of a branch that was decoded."""
+        return {int(number): bytes.fromhex(value) for number, value in self.pcrs.items()}
 
 
 class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,18 +80,14 @@ class UnsealPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 def encode(document: UnsealPolicy) -> bytes:
     """Return a policy's only encoding. Raises `UsageError` (reason `policy`) for values it cannot have."""
-    data = canonical.encode(document)
-    try:
-        decode(data)
-    except VerificationError as error:
-        raise UsageError(
-            "there can be no such policy",
-            details=error.details,
-            resolution="its name is printable ASCII without spaces; it has 1 to "
-            f"{policy.BRANCHES} different branches, of registers 0 to 23 or a counter",
-            reason="policy",
-        ) from error
-    return data
+    return canonical.encode_checked(
+        document,
+        decode,
+        brief="there can be no such policy",
+        resolution="its name is printable ASCII without spaces; it has 1 to "
+        f"{policy.BRANCHES} different branches, of registers 0 to 23 or a counter",
+        reason="policy",
+    )
 
 
 def decode(data: bytes) -> UnsealPolicy:
@@ -98,7 +98,7 @@ def decode(data: bytes) -> UnsealPolicy:
     """
     document = canonical.decode(data, UnsealPolicy, what="the unseal policy", limit=POLICY_BYTES)
     for branch in document.branches:
-        if not all(_REGISTER.fullmatch(number) for number in branch.pcrs):
+        if not all(REGISTER.fullmatch(number) for number in branch.pcrs):
             raise canonical.malformed("the unseal policy", "a register is a number from 0 to 23")
         if not branch.pcrs and branch.counter is None:
             raise canonical.malformed("the unseal policy", "a branch asks for nothing")
@@ -113,8 +113,7 @@ def branch_digest(branch: Branch) -> bytes:
     """Return the policy digest after the steps of one branch: PolicyPCR, then PolicyNV."""
     digest = policy.START
     if branch.pcrs:
-        values = {int(number): bytes.fromhex(value) for number, value in branch.pcrs.items()}
-        digest = policy.pcr(digest, values)
+        digest = policy.pcr(digest, branch.values)
     if branch.counter is not None:
         name, operand = bytes.fromhex(branch.counter.name), u64(branch.counter.operand)
         digest = policy.nv(digest, name, operand, Comparison.UNSIGNED_LE)

@@ -17,7 +17,7 @@ from cfsbuild.trust import explanation, sealed, unseal_policy
 from cfsbuild.trust.explanation import BranchState, Lockout
 from cfsbuild.trust.sealed import SealedBundle
 from cfsbuild.trust.storage_key import salted_session, storage_key
-from cfsbuild.trust.tpm import commands, nv, policy, response_codes
+from cfsbuild.trust.tpm import commands, nv, response_codes
 from cfsbuild.trust.tpm import policy_commands as steps
 from cfsbuild.trust.tpm.commands import Loaded
 from cfsbuild.trust.tpm.connection import Tpm
@@ -109,7 +109,7 @@ def explain(tpm: Tpm, data: bytes, document: UnsealPolicy) -> Explanation:
     ours = False
     try:
         _check_is_of(bundle, document)
-        ours = any(_is_ours(tpm, key, slot, document) for slot in bundle.slots)
+        ours = any(_take_in(tpm, key, slot, document) is not None for slot in bundle.slots)
         if not ours:
             sealed.open_sealed(bundle, lambda _slot: None)  # says that all slots are for others
         _rehearse(tpm, key, document)
@@ -167,10 +167,6 @@ def _take_in(tpm: Tpm, key: Loaded, slot: SealedObject, document: UnsealPolicy) 
         return None
 
 
-def _is_ours(tpm: Tpm, key: Loaded, slot: SealedObject, document: UnsealPolicy) -> bool:
-    return _take_in(tpm, key, slot, document) is not None
-
-
 def _release(
     tpm: Tpm, session: Session, item: Entity, document: UnsealPolicy, pin: Callable[[], bytes]
 ) -> bytes:
@@ -211,7 +207,7 @@ def _approve(tpm: Tpm, document: UnsealPolicy) -> bytes:
     """Return the TPM's ticket for the approval; empty if the policy needs none."""
     if document.authorize is None:
         return b""
-    message = policy.approval(unseal_policy.approved_digest(document), bytes.fromhex(document.authorize.ref))
+    message = unseal_policy.approval_message(document, bytes.fromhex(document.authorize.ref))
     signer = commands.load_external(tpm, decode_public(bytes.fromhex(document.authorize.key)))
     with tpm.holding(signer.handle):
         try:
@@ -247,9 +243,7 @@ def _branch_holds(tpm: Tpm, session: Session, branch: Branch) -> bool:
     """Take the session through a branch; if it does not hold, the session is as at the beginning."""
     try:
         if branch.pcrs:
-            steps.policy_pcr(
-                tpm, session, {int(pcr): bytes.fromhex(value) for pcr, value in branch.pcrs.items()}
-            )
+            steps.policy_pcr(tpm, session, branch.values)
         if branch.counter is None:
             return True
         index = nv.read_nv_public(tpm, branch.counter.index)

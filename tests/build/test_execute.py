@@ -344,7 +344,7 @@ def test_what_was_built_is_kept_when_its_files_cannot_be_written_but_not_when_on
     def fail(source, target):
         raise failure
 
-    monkeypatch.setattr("cfsbuild.build.outputs._copy_image", fail)
+    monkeypatch.setattr("cfsbuild.build.outputs.clone_or_copy", fail)
     with pytest.raises((KeyboardInterrupt, CfsError)):
         project.build()
     assert names(project.root / "out") == []

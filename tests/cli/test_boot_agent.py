@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import edge
 import msgspec
 import pytest
 import swtpm
@@ -19,15 +20,9 @@ from cfsbuild.trust import counter, enrolment
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-RECIPE = """\
-[image]
-name = "edge"
-version = "1"
-epoch = 1000
-[nodes.motd]
-kind = "file"
-target = "/motd"
-content = "{{ 'x' * 100 }}"
+RECIPE = (
+    edge.IMAGE
+    + """\
 [nodes.etc]
 kind = "dir"
 targets = ["/etc", "/var"]
@@ -42,6 +37,7 @@ var = "persistent"
 machines = ["m.json"]
 pcrs = { "15" = "0" }
 """
+)
 _GET_DUMPABLE = 3
 _SET_DUMPABLE = 4
 

@@ -6,19 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import edge
 import pytest
 
 from cfsbuild.deploy.kernel_features import has_feature
 
-RECIPE = """\
-[image]
-name = "edge"
-version = "1"
-epoch = 1000
-[nodes.motd]
-kind = "file"
-target = "/motd"
-content = "{{ 'x' * 100 }}"
+RECIPE = (
+    edge.IMAGE
+    + """\
 [nodes.etc]
 kind = "dir"
 target = "/etc"
@@ -30,6 +25,7 @@ generation = 3
 sign = ["k.key"]
 not_after = "2030-01-01"
 """
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

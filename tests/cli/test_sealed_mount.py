@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import edge
 import pytest
 import swtpm
 from enrolled import Enrolled
@@ -19,15 +20,9 @@ from cfsbuild.trust.keys import KeyAlgorithm, generate
 from cfsbuild.trust.tpm import pcr
 from cfsbuild.trust.tpm.nv import read_nv_public
 
-RECIPE = """\
-[image]
-name = "edge"
-version = "1"
-epoch = 1000
-[nodes.motd]
-kind = "file"
-target = "/motd"
-content = "{{ 'x' * 100 }}"
+RECIPE = (
+    edge.IMAGE
+    + """\
 [targets.bundle]
 generation = 1
 sign = ["k.key"]
@@ -36,6 +31,7 @@ level = "sealed"
 machines = ["m.json"]
 pcrs = { "7" = "enrolled", "11" = "enrolled", "15" = "0" }
 """
+)
 CFSB = Path("out/edge-1.cfsb")
 
 
@@ -66,16 +62,24 @@ def write(recipe, run):
 
 
 @pytest.fixture
-def attempt(run, machine):
-    """Verify as a mount does, and mount nothing."""
+def attempt_with(run):
+    """Verify as a mount does on a machine with this TPM, and mount nothing."""
 
-    def call(*arguments, file=CFSB, keys=("--key", "k.pub")):
-        return run(
-            *("mount", "-n", "--json", "--tpm", machine.name, "--base", "disk", "--bundle", file),
-            *(*keys, *arguments, "root"),
-        )
+    def with_tpm(tpm):
+        def call(*arguments, file=CFSB, keys=("--key", "k.pub")):
+            return run(
+                *("mount", "-n", "--json", "--tpm", tpm.name, "--base", "disk", "--bundle", file),
+                *(*keys, *arguments, "root"),
+            )
 
-    return call
+        return call
+
+    return with_tpm
+
+
+@pytest.fixture
+def attempt(attempt_with, machine):
+    return attempt_with(machine)
 
 
 def reason(told):
@@ -188,44 +192,13 @@ def test_a_counter_that_is_gone_or_made_again_lets_nothing_through(enrolled, att
     assert reason(attempt()) == "rollback"
 
 
-def test_what_is_sealed_to_another_machine_is_refused(enrolled, attempt, run, tmp_path):
+def test_what_is_sealed_to_another_machine_is_refused(enrolled, attempt_with, attempt, tmp_path):
     with swtpm.running(tmp_path / "other") as other:
-        told = run(
-            "mount",
-            "-n",
-            "--json",
-            "--tpm",
-            other.name,
-            "--base",
-            "disk",
-            "--bundle",
-            CFSB,
-            "--key",
-            "k.pub",
-            "root",
-        )
-        assert reason(told) == "srk-missing"
+        elsewhere = attempt_with(other)
+        assert reason(elsewhere()) == "srk-missing"
         made = Enrolled(other)
-        told = run(
-            "mount",
-            "-n",
-            "--json",
-            "--tpm",
-            other.name,
-            "--base",
-            "disk",
-            "--bundle",
-            CFSB,
-            "--key",
-            "k.pub",
-            "root",
-        )
-        assert reason(told) == "sealed-other-target"
-        told = run(
-            *("mount", "-n", "--json", "--tpm", other.name, "--base", "disk", "--key", "k.pub"),
-            *("--bundle", "out/edge-1.bundle", "root"),
-        )
-        assert reason(told) == "srk-name"
+        assert reason(elsewhere()) == "sealed-other-target"
+        assert reason(elsewhere(file="out/edge-1.bundle")) == "srk-name"
         Path("other.json").write_bytes(enrolment.encode(made.enrolment))
     assert reason(attempt("--enrolment", "other.json")) == "srk-name"
 

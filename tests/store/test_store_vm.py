@@ -50,8 +50,7 @@ os.execv(sys.executable, [sys.executable, "/tmp/verity_driver.py", "/vdisk/user"
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     work = tmp_path_factory.mktemp("vm")
     disk = work / "disk"
     vm.make_disk(disk)

@@ -17,7 +17,6 @@ from cfsbuild.trust.bundle import (
     State,
     Upper,
     check_generation,
-    check_is_called,
     check_not_expired,
     decode_bundle,
     encode_bundle,
@@ -29,7 +28,7 @@ from cfsbuild.trust.bundle import (
     verify_bundle,
     with_secrets,
 )
-from cfsbuild.trust.statement import image_file
+from cfsbuild.trust.statement import check_is_called, image_file
 
 NAME = "000b" + "ab" * 32
 

@@ -12,6 +12,7 @@ from cfsbuild.errors import CfsError, UsageError, VerificationError
 from cfsbuild.trust import sealed
 from cfsbuild.trust.sealed import Recipient, open_sealed, parse
 from cfsbuild.trust.tpm import offline, policy
+from cfsbuild.trust.tpm.numbers import Attribute
 from cfsbuild.trust.tpm.structures import SRK_ECC, SRK_RSA, EccPublic, RsaPublic, Symmetric, signer_public
 
 PAYLOAD = b'{"payload":"..."}'
@@ -71,8 +72,9 @@ def test_a_machine_opens_what_was_sealed_for_it_and_others(tmp_path):
 
 def test_a_bundle_says_what_its_slots_need(recipients):
     bundle = parse(sealed.seal(PAYLOAD, recipients))
-    assert [sealed.needs_pin(slot) for slot in bundle.slots] == [False, True, False]
-    assert {sealed.slot_public(slot).auth_policy for slot in bundle.slots} == {POLICY}
+    publics = [sealed.slot_public(slot) for slot in bundle.slots]
+    assert [not public.attributes & Attribute.NO_DA for public in publics] == [False, True, False]
+    assert {public.auth_policy for public in publics} == {POLICY}
     assert b"payload" not in bundle.encrypted
 
 

@@ -35,9 +35,7 @@ exit 7
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    why = vm.missing()
-    if why:
-        pytest.skip(why)
+    vm.require()
     return tmp_path_factory.mktemp("boots")
 
 

@@ -46,8 +46,7 @@ to = "../hello.service"
 
 
 def test_a_debian_with_systemd_boots_and_is_switched_off(tmp_path):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     if shutil.which("mmdebstrap") is None:
         pytest.skip("mmdebstrap is not installed")
     sources = [*Path("/etc/apt/sources.list.d").glob("*.sources"), *Path("/etc/apt").glob("sources.list")]

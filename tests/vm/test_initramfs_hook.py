@@ -30,8 +30,7 @@ CONFIGURATION = {"MODULES": "list", "BUSYBOX": "y", "COMPRESS": "gzip"}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     lab.require("mkinitramfs", "mount.composefs", "busybox")
     return tmp_path_factory.mktemp("hook")
 

@@ -80,8 +80,7 @@ def boot(initrd):
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
 def test_a_walk_in_the_machine_finds_the_tree(tmp_path, compression):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     source = tmp_path / "source"
     (source / "deep/er").mkdir(parents=True)
     (source / "deep/er/file with spaces").write_bytes(b"x" * 5001)

@@ -109,8 +109,7 @@ cat /mnt/greeting >/dev/null; echo "RESULT by-commands $? - -"; umount /mnt
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     work = tmp_path_factory.mktemp("bundle")
     vm.make_disk(Path(work / "disk"))
     outcome = vm.boot(SCRIPT.replace("RECIPE\n", RECIPE), disk=work / "disk", work=work)

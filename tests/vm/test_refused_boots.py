@@ -19,9 +19,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    why = vm.missing()
-    if why:
-        pytest.skip(why)
+    vm.require()
     return tmp_path_factory.mktemp("refused")
 
 

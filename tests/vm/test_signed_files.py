@@ -43,8 +43,7 @@ fsverity measure one; say measure $?
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     work = tmp_path_factory.mktemp("signed")
     private, _ = write_key_pair(work / "k", key := generate(KeyAlgorithm.RSA2048))
     certificate = work / "certificate.pem"

@@ -37,9 +37,7 @@ def start(home, disk, command="echo started", recipe=APPLIANCE):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    why = vm.missing()
-    if why:
-        pytest.skip(why)
+    vm.require()
     lab.require("systemd-executor", "swtpm")
     return tmp_path_factory.mktemp("systemd")
 

@@ -86,8 +86,7 @@ umount /mnt
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    if why := vm.missing():
-        pytest.skip(why)
+    vm.require()
     work = tmp_path_factory.mktemp("vm")
     disk = work / "disk"
     vm.make_disk(Path(disk))

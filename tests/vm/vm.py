@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 CACHE = Path(
     os.environ.get("CFSBUILD_VM")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfsbuild" / "vm"
@@ -63,6 +65,12 @@ def missing() -> str:
     if not (CACHE / "vmlinuz").exists():
         return "no kernel with fs-verity: run tests/vm/make-kernel"
     return ""
+
+
+def require() -> None:
+    """Skip the test unless a machine can be booted here."""
+    if why := missing():
+        pytest.skip(why)
 
 
 def make_disk(path: Path, megabytes: int = 256) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from cfsbuild.errors import InputError, TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
 from cfsbuild.trust.tpm.connection import Tpm, nothing, read_all
+from cfsbuild.trust.tpm.kdf import secret_for
 from cfsbuild.trust.tpm.numbers import Alg
 from cfsbuild.trust.tpm.session import (
     CONTINUE,
@@ -20,7 +21,6 @@ from cfsbuild.trust.tpm.session import (
     Entity,
     Session,
     permanent,
-    salt_for,
     session_key,
 )
 from cfsbuild.trust.tpm.structures import (
@@ -148,14 +148,14 @@ def start_session(tpm: Tpm, salted_to: Loaded, *, policy: bool = False) -> Sessi
 
     It works with SHA-256 and AES-128-CFB. Raises `InputError` if that is no key to encrypt to.
     """
-    salt = salt_for(salted_to.public)
+    salt = secret_for(salted_to.public, b"SECRET")
     nonce = os.urandom(NONCE_BYTES)
     kind = _POLICY_SESSION if policy else _HMAC_SESSION
     parameters = sized(nonce) + sized(salt.encrypted) + u8(kind)
     parameters += u16(Alg.AES) + u16(128) + u16(Alg.CFB) + u16(Alg.SHA256)
     response = tpm.call(CommandCode.START_AUTH_SESSION, (salted_to.entity, permanent(_NULL)), parameters)
     nonce_tpm = read_all(response.parameters, _one_sized)
-    return Session(response.handle, session_key(salt, nonce_tpm, nonce), nonce_tpm, policy=policy)
+    return Session(response.handle, session_key(salt.secret, nonce_tpm, nonce), nonce_tpm, policy=policy)
 
 
 def unseal(tpm: Tpm, item: Entity, session: Session) -> bytes:

@@ -1,4 +1,4 @@
-"""Names for numbers of the TPM 2.0 specification, part 2: algorithms, attributes, commands, comparisons."""
+"""Names for numbers of the TPM 2.0 specification, part 2: algorithms, attributes, comparisons."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ class Attribute(enum.IntFlag):
     """TPMA_OBJECT (part 2, 8.3)."""
 
     FIXED_TPM = 1 << 1
-    ST_CLEAR = 1 << 2
     FIXED_PARENT = 1 << 4
     SENSITIVE_DATA_ORIGIN = 1 << 5
     USER_WITH_AUTH = 1 << 6
     ADMIN_WITH_POLICY = 1 << 7
     NO_DA = 1 << 10
-    ENCRYPTED_DUPLICATION = 1 << 11
     RESTRICTED = 1 << 16
     DECRYPT = 1 << 17
     SIGN = 1 << 18
@@ -42,37 +40,17 @@ class NvAttribute(enum.IntFlag):
     """TPMA_NV (part 2, 13.4); `COUNTER` is the value 1 of the field TPM_NT."""
 
     OWNER_WRITE = 1 << 1
-    AUTH_WRITE = 1 << 2
-    POLICY_WRITE = 1 << 3
     COUNTER = 1 << 4
     OWNER_READ = 1 << 17
     AUTH_READ = 1 << 18
-    POLICY_READ = 1 << 19
     NO_DA = 1 << 25
     WRITTEN = 1 << 29
-
-
-class Command(enum.IntEnum):
-    """TPM_CC of what shapes a policy's digest (part 2, 6.5.2)."""
-
-    POLICY_NV = 0x0149
-    POLICY_SIGNED = 0x0160
-    POLICY_AUTHORIZE = 0x016A
-    POLICY_AUTH_VALUE = 0x016B
-    POLICY_COMMAND_CODE = 0x016C
-    POLICY_OR = 0x0171
-    POLICY_PCR = 0x017F
-    POLICY_NV_WRITTEN = 0x018F
 
 
 class Comparison(enum.IntEnum):
     """TPM_EO: what PolicyNV compares, the index before the operand (part 2, 6.6)."""
 
-    EQ = 0x0000
-    NEQ = 0x0001
-    UNSIGNED_GT = 0x0003
     UNSIGNED_LT = 0x0005
-    UNSIGNED_GE = 0x0007
     UNSIGNED_LE = 0x0009
 
 

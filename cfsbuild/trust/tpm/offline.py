@@ -12,12 +12,10 @@ import hmac
 import os
 
 import msgspec
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from cfsbuild.errors import InputError, UsageError
 from cfsbuild.trust.tpm import cfb
-from cfsbuild.trust.tpm.kdf import kdfa, kdfe
+from cfsbuild.trust.tpm.kdf import kdfa, secret_for
 from cfsbuild.trust.tpm.numbers import Alg, Attribute
 from cfsbuild.trust.tpm.structures import (
     EccPublic,
@@ -25,7 +23,6 @@ from cfsbuild.trust.tpm.structures import (
     Public,
     RsaPublic,
     Symmetric,
-    coordinate,
     encode_public,
     name_of,
     public_key,
@@ -38,7 +35,6 @@ AUTH_BYTES = 32
 """Longest auth value: that of the digest in the object's Name."""
 
 _DIGEST_BYTES = 32
-_DUPLICATE = b"DUPLICATE"
 _STORAGE_KEY = Attribute.FIXED_TPM | Attribute.FIXED_PARENT | Attribute.RESTRICTED | Attribute.DECRYPT
 
 
@@ -65,7 +61,7 @@ def seal(secret: bytes, parent: Public, auth_policy: bytes, auth: bytes = b"") -
     public = KeyedHashPublic(
         attributes=attributes, auth_policy=auth_policy, unique=hashlib.sha256(salt + secret).digest()
     )
-    seed, encrypted_seed = _make_seed(parent)
+    seed, encrypted_seed = secret_for(parent, b"DUPLICATE")
     sensitive = u16(Alg.KEYEDHASH) + sized(auth) + sized(salt) + sized(secret)
     duplicate = _wrap(seed, name_of(public), sized(sensitive), _symmetric_bits(parent))
     return SealedObject(encode_public(public), duplicate, encrypted_seed)
@@ -109,23 +105,6 @@ def _symmetric_bits(parent: Public) -> int:
     if isinstance(parent, KeyedHashPublic) or parent.symmetric is None:
         return 0
     return parent.symmetric.bits
-
-
-def _make_seed(parent: Public) -> tuple[bytes, bytes]:
-    """Return a fresh seed, and the same for the parent's eyes only (part 1, B.10.3 and C.6.3)."""
-    key = public_key(parent)
-    if isinstance(key, rsa.RSAPublicKey):
-        seed = os.urandom(_DIGEST_BYTES)
-        oaep = padding.OAEP(
-            mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=_DUPLICATE + b"\0"
-        )
-        return seed, key.encrypt(seed, oaep)
-    ephemeral = ec.generate_private_key(key.curve)
-    point = ephemeral.public_key().public_numbers()
-    shared = ephemeral.exchange(ec.ECDH(), key)
-    x, y = coordinate(point.x), coordinate(point.y)
-    seed = kdfe(shared, _DUPLICATE, x, coordinate(key.public_numbers().x), 8 * _DIGEST_BYTES)
-    return seed, sized(x) + sized(y)
 
 
 def _wrap(seed: bytes, name: bytes, sensitive: bytes, bits: int) -> bytes:

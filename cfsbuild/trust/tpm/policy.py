@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from cfsbuild.errors import UsageError
-from cfsbuild.trust.tpm.numbers import Alg, Command, Comparison
+from cfsbuild.trust.tpm.command_codes import CommandCode
+from cfsbuild.trust.tpm.numbers import Alg, Comparison
 from cfsbuild.trust.tpm.structures import PCRS, digest_bytes, pcr_selection
-from cfsbuild.trust.tpm.wire import u8, u16, u32
+from cfsbuild.trust.tpm.wire import u16, u32
 
 DIGEST_BYTES = 32
 START = bytes(DIGEST_BYTES)
@@ -31,7 +32,7 @@ def pcr(digest: bytes, values: Mapping[int, bytes], *, bank: Alg = Alg.SHA256) -
     if any(len(value) != length for value in values.values()):
         raise UsageError(f"a register's value has {length} bytes", reason="pcr")
     composite = hashlib.sha256(b"".join(values[number] for number in sorted(values))).digest()
-    return _extend(digest, Command.POLICY_PCR, pcr_selection(frozenset(values), bank) + composite)
+    return _extend(digest, CommandCode.POLICY_PCR, pcr_selection(frozenset(values), bank) + composite)
 
 
 def either(branches: Sequence[bytes]) -> bytes:
@@ -41,18 +42,19 @@ def either(branches: Sequence[bytes]) -> bytes:
     """
     if not 2 <= len(branches) <= BRANCHES:
         raise UsageError(f"a policy has 2 to {BRANCHES} branches, or no choice", reason="branches")
-    return _extend(START, Command.POLICY_OR, b"".join(branches))
+    return _extend(START, CommandCode.POLICY_OR, b"".join(branches))
 
 
-def nv(digest: bytes, name: bytes, operand: bytes, comparison: Comparison, *, offset: int = 0) -> bytes:
-    """PolicyNV: the NV index with this Name holds, from `offset` on, what compares so with `operand`."""
-    arguments = hashlib.sha256(operand + u16(offset) + u16(comparison)).digest()
-    return _extend(digest, Command.POLICY_NV, arguments + name)
+def nv(digest: bytes, name: bytes, operand: bytes, comparison: Comparison) -> bytes:
+    """PolicyNV: the NV index with this Name holds, from its start, what compares so with `operand`."""
+    arguments = hashlib.sha256(operand + u16(0) + u16(comparison)).digest()
+    return _extend(digest, CommandCode.POLICY_NV, arguments + name)
 
 
 def authorize(signer: bytes, ref: bytes) -> bytes:
     """PolicyAuthorize: the key of Name `signer` signed the digest so far, for the purpose `ref`."""
-    return _update(START, Command.POLICY_AUTHORIZE, signer, ref)
+    named = _extend(START, CommandCode.POLICY_AUTHORIZE, signer)
+    return hashlib.sha256(named + ref).digest()  # PolicyUpdate of part 3, 23.2.3
 
 
 def approval(approved: bytes, ref: bytes) -> bytes:
@@ -60,30 +62,10 @@ def approval(approved: bytes, ref: bytes) -> bytes:
     return approved + ref
 
 
-def signed(digest: bytes, signer: bytes, ref: bytes) -> bytes:
-    """PolicySigned: the key of Name `signer` signs this session."""
-    return _update(digest, Command.POLICY_SIGNED, signer, ref)
-
-
 def auth_value(digest: bytes) -> bytes:
     """PolicyAuthValue: the object's auth value (a PIN) is given, as proof or over an encrypted channel."""
-    return _extend(digest, Command.POLICY_AUTH_VALUE, b"")
+    return _extend(digest, CommandCode.POLICY_AUTH_VALUE, b"")
 
 
-def command_code(digest: bytes, command: int) -> bytes:
-    """PolicyCommandCode: the command is this one."""
-    return _extend(digest, Command.POLICY_COMMAND_CODE, u32(command))
-
-
-def nv_written(digest: bytes, *, written: bool) -> bytes:
-    """PolicyNvWritten: the index that is used was written before, or was not."""
-    return _extend(digest, Command.POLICY_NV_WRITTEN, u8(written))
-
-
-def _extend(digest: bytes, command: Command, arguments: bytes) -> bytes:
+def _extend(digest: bytes, command: CommandCode, arguments: bytes) -> bytes:
     return hashlib.sha256(digest + u32(command) + arguments).digest()
-
-
-def _update(digest: bytes, command: Command, name: bytes, ref: bytes) -> bytes:
-    """PolicyUpdate of part 3, 23.2.3: a digest over the Name, then one over the reference."""
-    return hashlib.sha256(_extend(digest, command, name) + ref).digest()

@@ -12,13 +12,9 @@ import hmac
 import os
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
 from cfsbuild.errors import TpmError
 from cfsbuild.trust.tpm import cfb
-from cfsbuild.trust.tpm.kdf import kdfa, kdfe
-from cfsbuild.trust.tpm.structures import Public, coordinate, public_key
+from cfsbuild.trust.tpm.kdf import kdfa
 from cfsbuild.trust.tpm.wire import Reader, sized, u8, u32
 
 NONCE_BYTES = 32
@@ -134,31 +130,9 @@ class Authorization(NamedTuple):
 PASSWORD = Authorization(Password())
 
 
-class Salt(NamedTuple):
-    """A secret, and how the TPM gets it: encrypted to a key of it."""
-
-    secret: bytes
-    encrypted: bytes
-
-
-def salt_for(public: Public) -> Salt:
-    """Return a fresh salt for the owner of a decryption key. Raises `InputError` for what is no such key."""
-    key = public_key(public)
-    if isinstance(key, rsa.RSAPublicKey):
-        secret = os.urandom(NONCE_BYTES)
-        oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"SECRET\0")
-        return Salt(secret, key.encrypt(secret, oaep))
-    own = ec.generate_private_key(ec.SECP256R1())
-    shared = own.exchange(ec.ECDH(), key)
-    point = own.public_key().public_numbers()
-    theirs = coordinate(key.public_numbers().x)
-    x, y = coordinate(point.x), coordinate(point.y)
-    return Salt(kdfe(shared, b"SECRET", x, theirs, DIGEST_BITS), sized(x) + sized(y))
-
-
-def session_key(salt: Salt, nonce_tpm: bytes, nonce_caller: bytes) -> bytes:
+def session_key(salt: bytes, nonce_tpm: bytes, nonce_caller: bytes) -> bytes:
     """Return the key of a session that was started with these, and bound to nothing."""
-    return kdfa(salt.secret, b"ATH", nonce_tpm, nonce_caller, DIGEST_BITS)
+    return kdfa(salt, b"ATH", nonce_tpm, nonce_caller, DIGEST_BITS)
 
 
 def command_hash(code: int, names: bytes, parameters: bytes) -> bytes:

@@ -70,10 +70,6 @@ class Reader:
         """Return the next four bytes as a number."""
         return int.from_bytes(self.take(4), "big")
 
-    def u64(self) -> int:
-        """Return the next eight bytes as a number."""
-        return int.from_bytes(self.take(8), "big")
-
     def sized(self, limit: int) -> bytes:
         """Return the content of a TPM2B that may have `limit` bytes."""
         count = self.u16()

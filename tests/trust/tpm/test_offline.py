@@ -155,9 +155,6 @@ def test_other_tools_come_to_the_same_digests(ecc_device, tmp_path, key_of):
     at = {name: device.file(name, data) for name, data in files.items()}
     ours = {
         ("policyor", "-l", f"sha256:{at['a']},{at['b']}"): policy.either([BOTH, ZERO]),
-        ("policycommandcode", "TPM2_CC_Unseal"): policy.command_code(policy.START, 0x15E),
-        ("policynvwritten", "s"): policy.nv_written(policy.START, written=True),
-        ("policynvwritten", "c"): policy.nv_written(policy.START, written=False),
         ("policyauthvalue",): policy.auth_value(policy.START),
         ("policyauthorize", "-n", at["name"], "-q", at["ref"], "-i", at["b"]): policy.authorize(signer, REF),
         ("policynv", "-C", "o", "-i", at["operand"], COUNTER_INDEX, "ult"): policy.nv(
