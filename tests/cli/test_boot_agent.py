@@ -166,9 +166,12 @@ def test_a_bundle_that_is_not_there_is_an_error(machine):
         machine.start(bundle="gone.bundle")
 
 
-def test_another_bundle_by_a_trusted_key_is_refused_where_a_name_is_asked_for(machine):
-    assert machine.refused(name="other") == "signature-other-name"
-    machine.start(name="edge")
+def test_another_bundle_by_a_trusted_key_is_refused_where_a_name_is_asked_for(machine, run):
+    Path("other.toml").write_text(RECIPE.replace('name = "edge"', 'name = "other"'))
+    assert run("build", "other.toml").status == 0
+    (machine.disk / "other.bundle").write_bytes(Path("out/other-1.bundle").read_bytes())
+    assert machine.refused(bundle="other.bundle", name="edge") == "signature-other-name"
+    machine.start(bundle="other.bundle", name="other")
 
 
 class Entered(Exception):  # noqa: N818 (it is none)

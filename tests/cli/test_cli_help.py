@@ -177,6 +177,16 @@ def test_doctor_names_every_part_and_what_to_do(lab, run):
     assert {check["state"] for check in document["checks"]} <= {"ok", "limited", "missing"}
 
 
+def test_doctor_finds_programs_that_only_the_path_of_root_has(lab, run, monkeypatch):
+    where = shutil.which("mkfs.ext4")
+    if where is None or not where.startswith(("/usr/sbin/", "/sbin/")):
+        pytest.skip("mkfs.ext4 is not in /usr/sbin")
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = {check["name"]: check for check in run("doctor", "--json").json["checks"]}
+    assert found["mkfs.ext4"]["state"] == "ok"
+    assert found["mkfs.ext4"]["found"].endswith("/mkfs.ext4")
+
+
 def test_doctor_says_which_digest_code_runs(lab, run, monkeypatch):
     monkeypatch.setenv("CFSBUILD_NATIVE", "0")
     found = {check["name"]: check for check in run("doctor", "--json").json["checks"]}

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_state import tree
+from machines import tree
 
 from cfsbuild.deploy import bundle_mount
 from cfsbuild.erofs.writer import write_image

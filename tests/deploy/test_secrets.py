@@ -75,6 +75,7 @@ def test_mount_points_of_any_name_do_not_matter(tmp_path):
             subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "none", place], check=True)
         with secrets_written(SECRETS, places[-1]):
             pass
+        assert {path.name: path.read_bytes() for path in places[-1].iterdir()} == SECRETS
     finally:
         for place in places:
             subprocess.run(["umount", place], check=False, capture_output=True)

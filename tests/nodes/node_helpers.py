@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import msgspec
 
 from cfsbuild.errors import Origin
@@ -80,3 +83,17 @@ def tree_of(*layers: Layer) -> Tree:
         for i, layer in enumerate(layers)
     ]
     return merge(parts).tree
+
+
+def unpack(layer, objects, root):
+    """Write the files, directories and links of a layer below `root`."""
+    for path, inode in layer.entries.items():
+        place = root / os.fsdecode(path[1:])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if inode.is_directory:
+            place.mkdir(exist_ok=True)
+        elif inode.is_symlink:
+            place.symlink_to(os.fsdecode(inode.target))
+        else:
+            place.write_bytes(objects.content(inode))
+            place.chmod(stat.S_IMODE(inode.mode))

@@ -5,6 +5,7 @@ import lzma
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -111,10 +112,24 @@ def test_the_order_is_the_one_of_modprobe(tmp_path, name):
     (tmp_path / "lib/modules/1.0").symlink_to(modules)
     command = ["modprobe", "-d", tmp_path, "-S", "1.0", "--ignore-install", "--show-depends", name]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    listed = [line.split("/lib/modules/1.0/")[1].split()[0] for line in told.splitlines() if "insmod" in line]
-    ours = take(modules, name)["/etc/cfsbuild/modules"].decode().splitlines()
-    known = {line.removeprefix("/usr/lib/modules/").partition(".")[0] for line in ours}
-    assert known <= {path.partition(".")[0] for path in listed}
-    assert [path.partition(".")[0] for path in listed if path.partition(".")[0] in known] == [
-        line.removeprefix("/usr/lib/modules/").partition(".")[0] for line in ours
+    lines = [line.split("/lib/modules/1.0/")[1].split()[0] for line in told.splitlines() if "insmod" in line]
+    listed = [path.partition(".")[0] for path in lines]
+    ours = [
+        line.removeprefix("/usr/lib/modules/").partition(".")[0]
+        for line in take(modules, name)["/etc/cfsbuild/modules"].decode().splitlines()
     ]
+    if told.startswith("builtin"):
+        assert ours == []
+        return
+    # modprobe also loads what a module only would like to have.
+    assert [path for path in listed if path in ours] == ours
+    assert set(ours) == needed(modules, name)
+
+
+def needed(modules, name):
+    """Return a module and all that it cannot do without, as depmod wrote it down."""
+    for line in (modules / "modules.dep").read_text().splitlines():
+        path, _, others = line.partition(":")
+        if Path(path).name.partition(".")[0].replace("-", "_") == name:
+            return {each.partition(".")[0] for each in (path, *others.split())}
+    raise AssertionError(name)

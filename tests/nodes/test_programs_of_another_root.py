@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lab
 import pytest
-from node_helpers import Objects, problems, run
+from node_helpers import Objects, problems, run, unpack
 
 from cfsbuild.errors import BuildError
 
@@ -112,14 +112,7 @@ def test_a_program_of_another_system_runs_where_nothing_else_is(tmp_path):
     lab.require("systemd-creds")
     objects = Objects()
     layer = run("programs", objects, root=str(lab.lab_path()), programs=["systemctl"])
-    for path, inode in layer.entries.items():
-        place = tmp_path / os.fsdecode(path[1:])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if inode.is_symlink:
-            place.symlink_to(os.fsdecode(inode.target))
-        elif inode.is_regular:
-            place.write_bytes(objects.content(inode))
-            place.chmod(0o755)
+    unpack(layer, objects, tmp_path)
     done = subprocess.run(
         ["chroot", tmp_path, "/usr/bin/systemctl", "--version"], capture_output=True, text=True, check=True
     )

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from node_helpers import Objects, context, problems, run, spec
-from test_programs_node import unpack
+from node_helpers import Objects, context, problems, run, spec, unpack
 
 from cfsbuild.errors import BuildError
 from cfsbuild.nodes.registry import NODE_KINDS
