@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cfsbuild.deploy import mount as mounting
 from cfsbuild.deploy.attach import MountError
 from cfsbuild.deploy.mount import best_verity, mount, unmount
 from cfsbuild.deploy.namespace import run_inside
@@ -206,3 +207,21 @@ def test_owners_are_mapped_through_a_user_namespace(image, target, shifted_ids):
     status = (target / "big").stat()
     assert (status.st_uid, status.st_gid) == (100007, 100008)
     assert (target / "big").read_bytes() == BIG
+
+
+def test_the_file_that_was_measured_is_mounted_whatever_its_name_leads_to_by_then(image, target, monkeypatch):
+    other = Tree(entries={b"/": Inode(stat.S_IFDIR | 0o755), b"/evil": Inode(stat.S_IFREG | 0o644)})
+    evil = Path(f"{image.image}.evil")
+    evil.write_bytes(write_image(to_dump(other, epoch=1), format=1, algorithm=Algorithm.SHA256))
+    measure = mounting.check_image_digest
+
+    def measure_and_lose_a_race(fd, spec):
+        told = measure(fd, spec)
+        evil.rename(spec.image)
+        return told
+
+    monkeypatch.setattr(mounting, "check_image_digest", measure_and_lose_a_race)
+    mount(image, target)
+    assert not evil.exists()
+    assert not (target / "evil").exists()
+    assert (target / "hello").read_bytes() == b"hello\n"
