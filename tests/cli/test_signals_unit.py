@@ -62,6 +62,7 @@ def cleared():
 def test_one_that_the_interpreter_clears_is_raised_again_and_nothing_is_said_of_it(monkeypatch):
     told = []
     monkeypatch.setattr("sys.unraisablehook", lambda cleared: told.append(cleared.exc_type))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signals = Signals()
     signals.install()
     try:
@@ -74,6 +75,7 @@ def test_one_that_the_interpreter_clears_is_raised_again_and_nothing_is_said_of_
         assert told == [ZeroDivisionError]
     finally:
         signals.restore()
+        signal.signal(signal.SIGHUP, before)
     Ends(lambda: {}[0])
     assert told == [ZeroDivisionError, KeyError]
 
