@@ -4,10 +4,25 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, POLL_NS = 50 * 1000 * 1000 };
+enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, AWAITED_MAX = 16, POLL_NS = 50 * 1000 * 1000 };
+
+/* A small file that the disk was asked for. */
+struct awaited {
+    size_t index, size;
+    int fd;
+};
+
+struct worker {
+    struct batch *b;
+    struct merkle m;
+    struct awaited awaited[AWAITED_MAX]; /* a ring */
+    unsigned oldest, count;
+};
 
 static void fail(struct batch *b, size_t index, int error)
 {
@@ -36,6 +51,19 @@ static ssize_t read_all(int fd, uint8_t *to, size_t size)
         got += (size_t)n;
     }
     return (ssize_t)got;
+}
+
+/* Reads what the page cache has; returns whether that is all. The disk is asked for the rest, which nobody waits for. */
+static int read_cached(int fd, uint8_t *to, size_t size)
+{
+    const struct iovec whole = {.iov_base = to, .iov_len = size};
+    const ssize_t got = size ? preadv2(fd, &whole, 1, 0, RWF_NOWAIT) : 0;
+
+    if (got == (ssize_t)size)
+        return 1;
+    /* Before Linux 5.19 the read itself begins nothing; some file systems never read so. */
+    posix_fadvise(fd, 0, (off_t)size, POSIX_FADV_WILLNEED);
+    return 0;
 }
 
 static int write_all(int fd, const uint8_t *from, size_t size, uint64_t at)
@@ -110,6 +138,11 @@ static void flush(struct batch *b, struct merkle *m)
     m->used = m->file_count = 0;
 }
 
+static int is_inline(const struct batch *b, size_t size)
+{
+    return b->inline_bytes && size <= b->inline_bytes;
+}
+
 static int checked(struct batch *b, size_t index, int fd)
 {
     struct stat now;
@@ -119,28 +152,68 @@ static int checked(struct batch *b, size_t index, int fd)
     return fstat(fd, &now) ? errno : b->hooks.check(b->hooks.context, index, &now);
 }
 
-static int small(struct batch *b, struct merkle *m, size_t index, int fd, size_t size)
+/* Where the content of a small file goes: to the results if it is the result, else to the arena. */
+static uint8_t *place(struct batch *b, struct merkle *m, size_t index, size_t size)
 {
     const size_t room = (size + BLOCK - 1) / BLOCK * BLOCK;
-    const int is_inline = b->inline_bytes && size <= b->inline_bytes;
-    uint8_t *to = b->results + index * SLOT;
 
-    if (!is_inline) {
-        if (m->used + room > ARENA || m->file_count == BATCH_FILES)
-            flush(b, m);
-        to = m->arena + m->used;
-    }
-    const ssize_t got = read_all(fd, to, size);
+    if (is_inline(b, size))
+        return b->results + index * SLOT;
+    if (m->used + room > ARENA || m->file_count == BATCH_FILES)
+        flush(b, m);
+    return m->arena + m->used;
+}
+
+/* Takes a small file, of which got bytes were read to its place. */
+static int take(struct batch *b, struct merkle *m, size_t index, int fd, size_t size, ssize_t got)
+{
     int error = got < 0 ? errno : checked(b, index, fd);
+
     if (!error && (size_t)got < size && b->expected)
         error = CHANGED;
     if (error)
         return error;
-    if (is_inline)
+    if (is_inline(b, size))
         finished(b, index, got);
     else
         merkle_add(m, index, (size_t)got);
     return 0;
+}
+
+static void end(struct batch *b, size_t index, int fd, int error)
+{
+    close(fd);
+    if (error)
+        fail(b, index, error);
+}
+
+/* Waits for the disk to bring the file that it was asked for first. */
+static void take_oldest(struct worker *w)
+{
+    const struct awaited *a = &w->awaited[w->oldest];
+    struct batch *b = w->b;
+    int error = 0;
+
+    if (!atomic_load(&b->stop)) {
+        const ssize_t got = read_all(a->fd, place(b, &w->m, a->index, a->size), a->size);
+        error = take(b, &w->m, a->index, a->fd, a->size, got);
+    }
+    end(b, a->index, a->fd, error);
+    w->oldest = (w->oldest + 1) % AWAITED_MAX;
+    w->count--;
+}
+
+static void small(struct worker *w, size_t index, int fd, size_t size)
+{
+    struct batch *b = w->b;
+
+    if (read_cached(fd, place(b, &w->m, index, size), size)) {
+        end(b, index, fd, take(b, &w->m, index, fd, size, (ssize_t)size));
+        return;
+    }
+    w->awaited[(w->oldest + w->count++) % AWAITED_MAX] = (struct awaited){.index = index, .size = size, .fd = fd};
+    if (w->count >= b->ahead)
+        take_oldest(w);
 }
 
 /* Reads a large file piece by piece from one descriptor, and writes it to the spool unless that is -1. */
@@ -193,8 +266,9 @@ static int large(struct batch *b, struct merkle *m, size_t index, int fd, uint64
     return error;
 }
 
-static void one(struct batch *b, struct merkle *m, size_t index)
+static void one(struct worker *w, size_t index)
 {
+    struct batch *b = w->b;
     const int fd = openat(b->directory, b->names[index], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     uint64_t size = 0;
@@ -212,57 +286,60 @@ static void one(struct batch *b, struct merkle *m, size_t index)
         error = EINVAL;
     else
         size = (uint64_t)st.st_size;
-    if (!error)
-        error = size > ARENA ? large(b, m, index, fd, size) : small(b, m, index, fd, (size_t)size);
-    close(fd);
-    if (error)
-        fail(b, index, error);
+    if (!error && size <= ARENA)
+        small(w, index, fd, (size_t)size);
+    else
+        end(b, index, fd, error ? error : large(b, &w->m, index, fd, size));
 }
 
-static void large_ones(struct batch *b, struct merkle *m)
+static void large_ones(struct worker *w)
 {
+    struct batch *b = w->b;
     size_t i;
 
     while (b->expected && !atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next_large, 1)) < b->count)
         if (b->expected[i] > ARENA)
-            one(b, m, i);
+            one(w, i);
 }
 
-static void small_ones(struct batch *b, struct merkle *m)
+static void small_ones(struct worker *w)
 {
+    struct batch *b = w->b;
     size_t i;
 
     while (!atomic_load(&b->stop) && (i = atomic_fetch_add(&b->next, CLAIM)) < b->count)
         for (const size_t end = i + CLAIM; i < end && i < b->count && !atomic_load(&b->stop); i++)
             if (!b->expected || b->expected[i] <= ARENA)
-                one(b, m, i);
+                one(w, i);
+    while (w->count)
+        take_oldest(w);
 }
 
 /* Large files first, so that none of them is begun when all else is done. From a cold cache they wait for the
  * disk's bandwidth and small files for its latency, so that threads beyond the first few do the latter
  * meanwhile. */
-static void work(struct batch *b, struct merkle *m)
+static void work(struct worker *w)
 {
-    if (atomic_fetch_add(&b->begun, 1) < LARGE_FIRST) {
-        large_ones(b, m);
-        small_ones(b, m);
+    if (atomic_fetch_add(&w->b->begun, 1) < LARGE_FIRST) {
+        large_ones(w);
+        small_ones(w);
     } else {
-        small_ones(b, m);
-        large_ones(b, m);
+        small_ones(w);
+        large_ones(w);
     }
-    flush(b, m);
+    flush(w->b, &w->m);
 }
 
 static void *worker(void *argument)
 {
     struct batch *b = argument;
-    struct merkle m;
+    struct worker w = {.b = b};
 
-    if (merkle_init(&m, b->algorithm, b->kernel))
+    if (merkle_init(&w.m, b->algorithm, b->kernel))
         fail(b, 0, ENOMEM);
     else
-        work(b, &m);
-    merkle_free(&m);
+        work(&w);
+    merkle_free(&w.m);
     pthread_mutex_lock(&b->lock);
     b->running--;
     pthread_cond_signal(&b->idle);
@@ -296,6 +373,15 @@ static int wait_for(struct batch *b)
     return stopped;
 }
 
+/* How many files a thread may wait for: all threads together keep a quarter of the descriptors that are allowed. */
+static unsigned ahead(unsigned threads)
+{
+    struct rlimit open;
+    const rlim_t each = getrlimit(RLIMIT_NOFILE, &open) ? 1 : open.rlim_cur / 4 / threads;
+
+    return each < 1 ? 1 : each < AWAITED_MAX ? (unsigned)each : AWAITED_MAX;
+}
+
 int batch_run(struct batch *b)
 {
     pthread_t threads[THREADS_MAX];
@@ -305,6 +391,7 @@ int batch_run(struct batch *b)
 
     if (wanted > useful)
         wanted = (unsigned)useful;
+    b->ahead = ahead(wanted ? wanted : 1);
     pthread_mutex_init(&b->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

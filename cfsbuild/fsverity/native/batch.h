@@ -54,7 +54,7 @@ struct batch {
     atomic_size_t next, next_large;
     atomic_uint begun; /* threads */
     atomic_int stop;
-    unsigned running;
+    unsigned running, ahead;
     pthread_mutex_t lock;
     pthread_cond_t idle;
 };
