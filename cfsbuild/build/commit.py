@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
+
+from cfsbuild.begun import Begun
 
 if TYPE_CHECKING:
     from cfsbuild.store.transaction import Transaction
@@ -14,30 +15,20 @@ class Commit:
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
-        self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
-        self._done = False
+        self._begun: Begun[None] | None = None
+        self._over = False
 
     def begin(self) -> None:
         """Begin, unless that was done before; without it all is done in `wait`."""
-        if self._thread is None and not self._done:
-            self._thread = threading.Thread(target=self._run, name="cfsbuild-commit", daemon=True)
-            self._thread.start()
+        if self._begun is None and not self._over:
+            self._begun = Begun(self._transaction.commit, name="commit")
 
     def wait(self) -> None:
         """Return when everything is in the store; raises what `Transaction.commit` does, once."""
-        if self._thread is not None:
-            self._thread.join()
-        elif not self._done:
-            self._run()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _run(self) -> None:
-        try:
+        if self._over:
+            return
+        self._over = True
+        if self._begun is None:
             self._transaction.commit()
-        except BaseException as error:  # noqa: BLE001 (raised by `wait`, perhaps on another thread)
-            self._error = error
-        finally:
-            self._done = True
+        else:
+            self._begun.result()

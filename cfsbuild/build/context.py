@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from cfsbuild.begun import Begun
 from cfsbuild.build.cancelling import CancellableListener
 from cfsbuild.build.job import NODE, Job, Plan
 from cfsbuild.build.reasons import Reason
@@ -61,7 +62,7 @@ class Sink(Protocol):
     def put_layer(self, layer: Layer) -> str:
         """Take in a layer; return its name."""
 
-    def put_layer_document(self, data: bytes) -> str:
+    def put_layer_document(self, data: bytearray) -> str:
         """Take in the bytes of a layer document; return its name."""
 
     def put_result(self, result: NodeResult) -> None:
@@ -71,7 +72,7 @@ class Sink(Protocol):
         """Take in an image that needs `objects`; return its raw digest."""
 
     def put_image_like(
-        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+        self, base: bytes, data: bytes | bytearray, added: Collection[bytes], removed: Collection[bytes]
     ) -> bytes | None:
         """Take in an image that needs almost what the image `base` needs; None when that is not known."""
 
@@ -91,8 +92,11 @@ class ReadableStore(Protocol):
     def layer(self, name: str, /) -> Layer | None:
         """Return a layer."""
 
-    def layer_document(self, name: str, /) -> bytes | None:
+    def layer_document(self, name: str, /) -> bytearray | None:
         """Return the bytes of a layer document."""
+
+    def read_object_to_change(self, digest: bytes, /) -> bytearray:
+        """Return an object's verified content."""
 
     def has_image(self, digest: bytes, /) -> bool:
         """Say whether an image of this digest is listed in the store, and there."""
@@ -146,6 +150,16 @@ class BuildContext:
         self.trees = Trees(plan, node_kinds, self.layer, dict(state.trees))
         self._layers: dict[str, Layer] = {}
         self._lock = threading.Lock()
+        self._meanwhile: list[Begun[None]] = []
+
+    def meanwhile(self, work: Callable[[], None], /) -> None:
+        """Begin what no job waits for."""
+        self._meanwhile.append(Begun(work, name="meanwhile"))
+
+    def settle(self) -> None:
+        """Wait for all that goes on meanwhile; raises what it raised."""
+        while self._meanwhile:
+            self._meanwhile.pop().result()
 
     def outputs(self, names: Iterable[str]) -> dict[str, str]:
         """Return the outputs of the finished jobs `names`."""

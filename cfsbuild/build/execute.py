@@ -98,8 +98,11 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         )
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)
-        run.all()
-        run.publish(transaction)
+        try:
+            run.all()
+            run.publish(transaction)
+        finally:
+            build.settle()
     save_state(path, _new_state(build))
     run.raise_failures()
     result = _result(build, time.monotonic() - began)

@@ -79,10 +79,14 @@ class NoStore:
         del name
         return None
 
-    def layer_document(self, name: str, /) -> bytes | None:
+    def layer_document(self, name: str, /) -> bytearray | None:
         """Find nothing."""
         del name
         return None
+
+    def read_object_to_change(self, digest: bytes, /) -> bytearray:
+        """Refuse."""
+        raise NotImplementedError
 
     def has_image(self, digest: bytes, /) -> bool:
         """Find nothing."""
@@ -106,7 +110,7 @@ class ReadOnlySink(HashOnly):
         """Refuse."""
         raise NotImplementedError
 
-    def put_layer_document(self, data: bytes) -> str:
+    def put_layer_document(self, data: bytearray) -> str:
         """Refuse."""
         raise NotImplementedError
 
@@ -119,7 +123,7 @@ class ReadOnlySink(HashOnly):
         raise NotImplementedError
 
     def put_image_like(
-        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+        self, base: bytes, data: bytes | bytearray, added: Collection[bytes], removed: Collection[bytes]
     ) -> bytes | None:
         """Refuse."""
         raise NotImplementedError

@@ -28,7 +28,7 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold
     return _encoder.encode(value)
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes | bytearray) -> str:
     """Return the BLAKE3 digest of `data`, lower-case hex."""
     from blake3 import blake3  # noqa: PLC0415 (a build with nothing to do hashes nothing)
 

@@ -8,13 +8,16 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
+from cfsbuild.begun import at_once
 from cfsbuild.build.commit import Commit
 from cfsbuild.build.keys import digest_of
 from cfsbuild.build.state import OutRecord
 from cfsbuild.errors import StoreError, UsageError
 from cfsbuild.store.cloning import clone_or_copy
 from cfsbuild.store.replacing import replacing
+from cfsbuild.store.syscalls import read_to_change
 from cfsbuild.targets.kind import OutFile
 
 _WORTH_A_THREAD = 1 << 20
@@ -36,19 +39,17 @@ def write_outputs(
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as written:
-            targets = [written.enter_context(replacing(_place(directory, file))) for file in files]
-            images = [_opened(file, open_image, written) for file in files]
+        with contextlib.ExitStack() as unfinished:
+            new = [_begin(directory, file, open_image, unfinished) for file in files]
             if sum(len(file.data) for file in files) >= _WORTH_A_THREAD:
                 commit.begin()
-            for file, target, image in zip(files, targets, images, strict=True):
-                if image is None:
-                    target.write(file.data)
-                else:
-                    clone_or_copy(image, target.fileno())
-                target.flush()
+                at_once([one.write for one in new], name="output")
+                commit.wait()
+                return tuple(at_once([one.appear for one in new], name="output"))
+            for one in new:
+                one.write()
             commit.wait()
-        return tuple(_record_of(directory, file) for file in files)
+            return tuple(one.appear() for one in new)
     except OSError as error:
         raise StoreError(
             f"cannot write to the output directory {directory}",
@@ -58,34 +59,49 @@ def write_outputs(
         ) from error
 
 
-def _place(directory: Path, file: OutFile) -> Path:
+class _New(NamedTuple):
+    """A file that has not got its name yet: it gets it when `until` ends."""
+
+    directory: Path
+    file: OutFile
+    target: BinaryIO
+    image: int | None
+    until: contextlib.ExitStack
+
+    def write(self) -> None:
+        if self.image is None:
+            self.target.write(self.file.data)
+        else:
+            clone_or_copy(self.image, self.target.fileno())
+        self.target.flush()
+
+    def appear(self) -> OutRecord:
+        self.until.close()
+        status = (self.directory / self.file.name).stat()
+        return _record(self.file.name, status, "" if self.file.image else digest_of(self.file.data))
+
+
+def _begin(directory: Path, file: OutFile, open_image: OpenImage, unfinished: contextlib.ExitStack) -> _New:
     if "/" in file.name or file.name in {"", ".", ".."}:
         raise UsageError(f"{file.name!r} cannot be the name of an output file")
-    return directory / file.name
-
-
-def _record_of(directory: Path, file: OutFile) -> OutRecord:
-    status = (directory / file.name).stat()
-    return _record(file.name, status, "" if file.image else digest_of(file.data))
-
-
-def _opened(file: OutFile, open_image: OpenImage, until: contextlib.ExitStack) -> int | None:
-    """Return a descriptor of the image that `file` is to hold, open until the context ends; None for data."""
-    if not file.image:
-        return None
-    image = open_image(bytes.fromhex(file.image))
-    until.callback(os.close, image)
-    return image
+    until = unfinished.enter_context(contextlib.ExitStack())
+    target = until.enter_context(replacing(directory / file.name))
+    image = None
+    if file.image:
+        image = open_image(bytes.fromhex(file.image))
+        until.callback(os.close, image)
+    return _New(directory, file, target, image, until)
 
 
 def _record(name: str, status: os.stat_result, digest: str) -> OutRecord:
     return OutRecord(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, digest)
 
 
-def read_back(directory: Path, record: OutRecord) -> bytes | None:
+def read_back(directory: Path, record: OutRecord) -> bytearray | None:
     """Return the content of a file that was written to `directory`; None if it is not what was written."""
     try:
-        data = (directory / record.name).read_bytes()
+        with (directory / record.name).open("rb") as file:
+            data = read_to_change(file.fileno())
     except OSError:
         return None
     return data if record.digest and digest_of(data) == record.digest else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cfsbuild.begun import Begun
 from cfsbuild.build.context import BuildContext
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components
@@ -23,21 +24,26 @@ def patched_output(
     if changes is None or not build.store.has_image(bytes.fromhex(last.output)):
         return None
     files = {record.name: record for record in last.files}
+    base = bytes.fromhex(last.output)
+    image = Begun(lambda: _image(build, base), name="image")
     context = PatchContext(
         recipe=build.plan.recipes[job.recipe],
         sink=build.sink,
         algorithm=build.algorithm,
-        base=bytes.fromhex(last.output),
+        base=base,
         changes=changes,
         written=lambda name: read_back(build.output, files[name]) if name in files else None,
-        image=lambda digest: _image(build, digest),
+        image=image.result,
     )
-    return patch(context, build.plan.target(job).params)
-
-
-def _image(build: BuildContext, digest: bytes) -> bytes | None:
     try:
-        return build.sink.read_object(digest)
+        return patch(context, build.plan.target(job).params)
+    finally:
+        image.settle()
+
+
+def _image(build: BuildContext, digest: bytes) -> bytearray | None:
+    try:
+        return build.store.read_object_to_change(digest)
     except (StoreError, VerificationError):
         # Gone or damaged: the new image is made without it, and `fsck` tells.
         return None

@@ -31,28 +31,28 @@ _INO = slice(20, 24)
 
 
 def patch_image(
-    image: bytes, changes: Sequence[tuple[DumpEntry, DumpEntry]], *, algorithm: Algorithm
-) -> bytes | None:
-    """Return what `write_image` would, had it been given each second entry of `changes` instead of the first.
+    image: bytearray, changes: Sequence[tuple[DumpEntry, DumpEntry]], *, algorithm: Algorithm
+) -> bool:
+    """Turn `image` into what `write_image` makes of each second entry of `changes` instead of the first.
 
-    `image` is what it wrote; the entries are of regular files with one name. None when more than their inodes
-    would differ. Raises `InputError` for what is no image.
+    `image` is what it wrote; the entries are of regular files with one name. False, and nothing is changed,
+    when more than their inodes would differ. Raises `InputError` for what is no image.
     """
     superblock = parse_superblock(image)
     oldest = superblock.build_sec, superblock.build_nsec
     if len({new.digest for _, new in changes}) != len(changes):
-        return None
+        return False
     inodes: list[tuple[int, int, bytes]] = []
     for old, new in changes:
         found = _inode(image, oldest, old, new, algorithm)
         if found is None:
-            return None
+            return False
         inodes.append(found)
     return splice(image, inodes)
 
 
 def _inode(
-    image: bytes, oldest: Time, old: DumpEntry, new: DumpEntry, algorithm: Algorithm
+    image: bytearray, oldest: Time, old: DumpEntry, new: DumpEntry, algorithm: Algorithm
 ) -> tuple[int, int, bytes] | None:
     """Return begin and end of a file's inode and what it is to be; None if that is not all that changes."""
     before, after = _encode(old, oldest, algorithm), _encode(new, oldest, algorithm)

@@ -26,7 +26,7 @@ class Superblock(msgspec.Struct, frozen=True):
     xattr_offset: int
 
 
-def parse_superblock(data: bytes) -> Superblock:
+def parse_superblock(data: bytes | bytearray) -> Superblock:
     """Return header and superblock of `data`; raises `InputError` if `data` cannot be a composefs image."""
     size = len(data)
     if size > limits.IMAGE_BYTES:

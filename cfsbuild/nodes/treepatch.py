@@ -12,6 +12,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -109,21 +110,21 @@ class PatchBase:
         if shards is None:
             return None
         values, changes = self._read(before, scan, old.values, numbers, kind)
-        patched = None if changes is None else patch_layer(data, changes)
-        if changes is None or patched is None:
+        if changes is None or not patch_layer(data, changes):
             return None
         patch = LayerPatch(
             base=base.layer,
-            name=blake3(patched).hexdigest(),
-            data=patched,
+            name=blake3(data).hexdigest(),
+            data=data,
             changes=changes,
             entries=base.entries,
             bytes=base.bytes + sum(change.new.size - change.old.size for change in changes),
         )
         if not isinstance(self._context.sink, HashOnly):
-            self._cache.save(scan, self._context.sink.algorithm, values)
             base = Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
-            self._save(scan, base)
+            remember = partial(self._cache.save, scan, self._context.sink.algorithm, values)
+            self._context.meanwhile(remember)
+            self._context.meanwhile(partial(self._save, scan, base))
         return patch
 
     def _read(
@@ -198,7 +199,7 @@ def _changed(before: Scan, scan: Scan) -> list[int] | None:
     newest = before.taken_ns - RACY_NS
     numbers = set(islice(_differing(before, scan), MOST_CHANGES + 1))
     if scan.newest_ns > newest:
-        numbers.update([number for number, ctime in enumerate(scan.ctime_ns.tolist()) if ctime > newest])
+        numbers.update(_younger(scan, newest))
     if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
         return None
     return sorted(numbers)
@@ -214,6 +215,15 @@ def _differing(before: Scan, after: Scan) -> Iterator[int]:
             for at in range(0, len(new), size):
                 if old[at : at + size] != new[at : at + size]:
                     yield (start + at) // size
+
+
+def _younger(scan: Scan, newest: int) -> Iterator[int]:
+    """Yield the numbers of entries that changed after `newest` (ns); hardly any did."""
+    times = scan.ctime_ns
+    for start in range(0, len(times), _COMPARED):
+        part = times[start : start + _COMPARED]
+        if max(part) > newest:
+            yield from (start + place for place, ctime in enumerate(part) if ctime > newest)
 
 
 def _patchable(before: Scan, after: Scan, number: int) -> bool:

@@ -45,10 +45,14 @@ def read_document(
         return None
 
 
-def read_layer_document(store_fd: int, name: str) -> bytes | None:
+def read_layer_document(store_fd: int, name: str) -> bytearray | None:
     """Return the bytes of the layer `name`; None when it is absent or not what its name says."""
-    data = read_document(store_fd, layout.LAYERS, layout.check_document(name))
-    return data if data is not None and document_digest(data) == name else None
+    path = f"{layout.LAYERS}/{layout.check_document(name)}"
+    try:
+        data = syscalls.read_file_to_change(store_fd, path, limit=limits.DOCUMENT_BYTES)
+    except OSError:
+        return None
+    return data if document_digest(data) == name else None
 
 
 def read_layer(store_fd: int, name: str) -> Layer | None:

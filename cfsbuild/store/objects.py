@@ -108,13 +108,26 @@ class Objects:
         """
         with os.fdopen(self.open(digest), "rb") as file:
             data = file.read()
+        self._verify(digest, data)
+        return data
+
+    def read_to_change(self, digest: bytes) -> bytearray:
+        """Do what `read` does, for who changes the content in place."""
+        fd = self.open(digest)
+        try:
+            data = syscalls.read_to_change(fd)
+        finally:
+            os.close(fd)
+        self._verify(digest, data)
+        return data
+
+    def _verify(self, digest: bytes, data: bytes | bytearray) -> None:
         if fsverity.digest_bytes(data, self.algorithm) != digest:
             raise VerificationError(
                 f"object {digest.hex()} is damaged",
                 resolution="run cfsbuild store fsck --repair",
                 reason="object-digest",
             )
-        return data
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
         """Return those of `digests` whose objects are not there, or not to be trusted, each once.

@@ -175,6 +175,12 @@ class Store:
         with self.errors("read"):
             return self.objects.read(digest)
 
+    def read_object_to_change(self, digest: bytes) -> bytearray:
+        """Do what `read_object` does, for who changes the content in place."""
+        layout.check_digest(digest, self.algorithm)
+        with self.errors("read"):
+            return self.objects.read_to_change(digest)
+
     def layer(self, name: str) -> Layer | None:
         """Return a layer document; None when it is absent or damaged."""
         if name not in self._layers:
@@ -184,7 +190,7 @@ class Store:
             self._layers[name] = layer
         return self._layers[name]
 
-    def layer_document(self, name: str) -> bytes | None:
+    def layer_document(self, name: str) -> bytearray | None:
         """Return the bytes of a layer document; None when it is absent or damaged."""
         return documents.read_layer_document(self.fd, name)
 

@@ -88,7 +88,7 @@ def names_in(name: str, *, dir_fd: int) -> list[str]:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of `data`, whatever the kernel takes at a time. Raises `OSError`."""
     written = os.write(fd, data)
     if written == len(data):
@@ -99,7 +99,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def write_file(
-    dir_fd: int, name: str, data: bytes | memoryview, *, mode: int = 0o444, sync: bool = False
+    dir_fd: int, name: str, data: bytes | bytearray | memoryview, *, mode: int = 0o444, sync: bool = False
 ) -> None:
     """Write a new file of exactly `mode`, whatever the umask. Raises `OSError` (EEXIST when it is there)."""
     with new_file(dir_fd, name, mode=mode, sync=sync) as fd:
@@ -126,6 +126,30 @@ def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
 
     Raises `OSError`: EINVAL for what is no regular file, EFBIG for more than `limit` bytes.
     """
+    with _limited(dir_fd, name, limit) as fd, open(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+def read_file_to_change(dir_fd: int, name: str, *, limit: int) -> bytearray:
+    """Do what `read_file` does, for who changes the content in place."""
+    with _limited(dir_fd, name, limit) as fd:
+        return read_to_change(fd)
+
+
+def read_to_change(fd: int) -> bytearray:
+    """Return a file's content, of as many bytes as its size says now. Raises `OSError`."""
+    data = bytearray(os.fstat(fd).st_size)
+    read = 0
+    with memoryview(data) as view:
+        while read < len(view) and (got := os.preadv(fd, [view[read:]], read)):
+            read += got
+    del data[read:]
+    return data
+
+
+@contextlib.contextmanager
+def _limited(dir_fd: int, name: str, limit: int) -> Iterator[int]:
+    """Yield a descriptor of a regular file of at most `limit` bytes. Raises `OSError`."""
     fd = open_file(name, dir_fd=dir_fd)
     try:
         status = os.fstat(fd)
@@ -134,8 +158,7 @@ def read_file(dir_fd: int, name: str, *, limit: int) -> bytes:
         # Python makes room for as many bytes as are asked for: never ask for the limit itself.
         if status.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
+        yield fd
     finally:
         os.close(fd)
 

@@ -68,7 +68,7 @@ class Transaction:
         """Objects that are in the store but wrong: ours take their place."""
         self._images: set[bytes] = set()
 
-    def add_bytes(self, data: bytes, /) -> bytes:
+    def add_bytes(self, data: bytes | bytearray, /) -> bytes:
         """Take `data` in as an object; return its raw digest."""
         digest = fsverity.digest_bytes(data, self.algorithm)
         self._add(digest, data)
@@ -146,7 +146,7 @@ class Transaction:
         """Store a layer document; return its name."""
         return self._put_document(layout.LAYERS, encode_layer(layer))
 
-    def put_layer_document(self, data: bytes) -> str:
+    def put_layer_document(self, data: bytes | bytearray) -> str:
         """Store the bytes of a layer document, as `encode_layer` makes them; return its name."""
         return self._put_document(layout.LAYERS, data)
 
@@ -168,7 +168,7 @@ class Transaction:
         return self._put_image(data, None if objects is None else contents.encode_contents(objects))
 
     def put_image_like(
-        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+        self, base: bytes, data: bytes | bytearray, added: Collection[bytes], removed: Collection[bytes]
     ) -> bytes | None:
         """Store an image that needs what the stored image `base` needs, and `added`, but not `removed`.
 
@@ -183,7 +183,7 @@ class Transaction:
             return None
         return self._put_image(data, listed)
 
-    def _put_image(self, data: bytes, listed: bytes | None) -> bytes:
+    def _put_image(self, data: bytes | bytearray, listed: bytes | None) -> bytes:
         digest = self.add_bytes(data)
         if listed is not None:
             self._stage_file(layout.CONTENTS, digest.hex(), listed)
@@ -258,11 +258,11 @@ class Transaction:
                     f"cannot clean up in store {self._store.path}", details=str(failure)
                 ) from failure
 
-    def _add(self, digest: bytes, data: bytes) -> None:
+    def _add(self, digest: bytes, data: bytes | bytearray) -> None:
         if not self._holds(digest, len(data)):
             self._stage(digest, data)
 
-    def _stage(self, digest: bytes, data: bytes) -> None:
+    def _stage(self, digest: bytes, data: bytes | bytearray) -> None:
         with self._store.errors("write to"), self.gate.adding():
             self._staging.make_shard(digest.hex()[:2])
             name = layout.object_name(digest)
@@ -294,12 +294,12 @@ class Transaction:
         os.unlink(temporary, dir_fd=self.staging_fd)
         return digest, size
 
-    def _put_document(self, directory: str, data: bytes) -> str:
+    def _put_document(self, directory: str, data: bytes | bytearray) -> str:
         name = document_digest(data)
         self._stage_file(directory, name, data)
         return name
 
-    def _stage_file(self, directory: str, name: str, data: bytes) -> None:
+    def _stage_file(self, directory: str, name: str, data: bytes | bytearray) -> None:
         staged = self._staging.new_name()
         with self._store.errors("write to"), self.gate.adding():
             write_file(self.staging_fd, staged, data, sync=self._sync)

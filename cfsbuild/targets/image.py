@@ -69,20 +69,17 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
     recipe = context.recipe
     name = recipe.image_name
     dump = context.written(f"{name}.dump") if params.dump else None
-    manifest = context.written(f"{name}.manifest.json") if params.manifest else b""
+    manifest = context.written(f"{name}.manifest.json") if params.manifest else bytearray()
     if dump is None or manifest is None:
         return None
     entries = [
         (_entry(change.path, change.old, recipe.epoch), _entry(change.path, change.new, recipe.epoch))
         for change in context.changes
     ]
-    dump = replace_each(dump, [(_line(old), _line(new)) for old, new in entries], shared=1)
-    if dump is None:
+    if not replace_each(dump, [(_line(old), _line(new)) for old, new in entries], shared=1):
         return None
-    image = context.image(context.base)
-    if image is not None:
-        image = patch_image(image, entries, algorithm=context.algorithm)
-    if image is None:
+    image: bytes | bytearray | None = context.image()
+    if not isinstance(image, bytearray) or not patch_image(image, entries, algorithm=context.algorithm):
         image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
     added = {change.new.digest for change in context.changes if change.new.digest}
     gone = {change.old.digest for change in context.changes if change.old.digest} - added
@@ -92,10 +89,9 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
         return None
     files = [OutFile(name=f"{name}.cfs", image=raw.hex()), OutFile(name=f"{name}.dump", data=dump)]
     if params.manifest:
-        named = replace_each(manifest, [(_named(context.base), _named(raw))])
-        if named is None:
+        if not replace_each(manifest, [(_named(context.base), _named(raw))]):
             return None
-        files.append(OutFile(name=f"{name}.manifest.json", data=named))
+        files.append(OutFile(name=f"{name}.manifest.json", data=manifest))
     context.sink.set_ref(name, raw)
     return TargetOutput(digest=raw.hex(), reference=name, files=tuple(files))
 

@@ -22,7 +22,7 @@ class TargetSink(Protocol):
         """Take in an image that needs `objects`; return its raw fs-verity digest."""
 
     def put_image_like(
-        self, base: bytes, data: bytes, added: Collection[bytes], removed: Collection[bytes]
+        self, base: bytes, data: bytes | bytearray, added: Collection[bytes], removed: Collection[bytes]
     ) -> bytes | None:
         """Take in an image that needs almost what the image `base` needs; None when that is not known.
 
@@ -68,7 +68,7 @@ class OutFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file for the output directory: either the bytes, or the image of that digest in the store."""
 
     name: str
-    data: bytes = b""
+    data: bytes | bytearray = b""
     image: str = ""
 
 
@@ -89,7 +89,8 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
 
     The tree is the one that gave the output `base` (raw digest), but for `changes`. `written` returns the
     content of a file that this target put into the output directory, or None if it is not there unchanged;
-    `image` returns the verified image with a raw digest, or None if the store has none.
+    `image` returns the verified image `base`, or None if the store has it no more. What both return is the
+    caller's to change.
     """
 
     recipe: Recipe
@@ -97,8 +98,8 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: Algorithm
     base: bytes
     changes: tuple[Change, ...]
-    written: Callable[[str], bytes | None]
-    image: Callable[[bytes], bytes | None]
+    written: Callable[[str], bytearray | None]
+    image: Callable[[], bytearray | None]
 
 
 def no_problems(spec: TargetSpec) -> Iterable[Problem]:

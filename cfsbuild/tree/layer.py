@@ -111,7 +111,7 @@ def encode_layer(layer: Layer) -> bytes:
     return _encoder.encode(layer)
 
 
-def decode_layer(data: bytes) -> Layer:
+def decode_layer(data: bytes | bytearray) -> Layer:
     """Return the layer that `data` describes; raises `InputError` if it is not a layer of this version."""
     try:
         layer = _layer_decoder.decode(data)
@@ -135,7 +135,7 @@ def decode_tree(data: bytes) -> Tree:
         raise InputError("tree document is damaged", details=str(error), reason="damaged") from error
 
 
-def document_digest(data: bytes) -> str:
+def document_digest(data: bytes | bytearray) -> str:
     """Return the name of a document in the store: BLAKE3 of its bytes, lower-case hex."""
     return blake3(data).hexdigest()
 

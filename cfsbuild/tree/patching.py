@@ -1,15 +1,16 @@
 """Patching: making a document again when only a few of its entries have changed.
 
 A layer document and a dump hold the bytes of each entry one after the other, so the new document is the old
-one with some entries' bytes replaced. Where an entry stands is not written down anywhere: its old bytes are
-looked for. They must be there exactly once, or there is no patch, and the document is made the slow way.
-Whoever patches must know that nothing else can have changed; a wrong belief about the old entry is no danger,
-since what is not found is not replaced.
+one with some entries' bytes replaced; in place, as to copy tens of megabytes would cost more than the rest.
+Where an entry stands is not written down anywhere: its old bytes are looked for. They must be there exactly
+once, or there is no patch, and the document is made the slow way. Whoever patches must know that nothing else
+can have changed; a wrong belief about the old entry is no danger, since what is not found is not replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import msgspec
 
@@ -38,7 +39,7 @@ class LayerPatch(msgspec.Struct, frozen=True, kw_only=True):
 
     base: str
     name: str
-    data: bytes
+    data: bytearray
     changes: tuple[Change, ...]
     entries: int
     bytes: int
@@ -49,34 +50,32 @@ class LayerPatch(msgspec.Struct, frozen=True, kw_only=True):
         return decode_layer(self.data)
 
 
-def replace_each(data: bytes, pairs: Iterable[tuple[bytes, bytes]], *, shared: int = 0) -> bytes | None:
-    """Return `data` with each first byte string of `pairs` replaced by the second.
+def replace_each(data: bytearray, pairs: Iterable[tuple[bytes, bytes]], *, shared: int = 0) -> bool:
+    """Replace in `data` each first byte string of `pairs` by the second.
 
-    None when one of them does not occur exactly once, or when two overlap. The last `shared` bytes of both
-    are equal and may begin another one.
+    False, and nothing is replaced, when one of them does not occur exactly once, or when two overlap. The
+    last `shared` bytes of both are equal and may begin another one.
     """
     found: list[tuple[int, int, bytes]] = []
     for old, new in pairs:
         start = data.find(old)
         if start < 0 or data.find(old, start + 1) >= 0:
-            return None
+            return False
         found.append((start, start + len(old) - shared, new[: len(new) - shared]))
     return splice(data, found)
 
 
-def splice(data: bytes, pieces: Iterable[tuple[int, int, bytes]]) -> bytes | None:
-    """Return `data` with each range (first byte, byte behind the last) of `pieces` replaced by what it names.
+def splice(data: bytearray, pieces: Iterable[tuple[int, int, bytes]]) -> bool:
+    """Replace in `data` each range (first byte, byte behind the last) of `pieces` by what it names.
 
-    None when two overlap.
+    False, and nothing is replaced, when two overlap.
     """
-    parts: list[bytes | memoryview] = []
-    view, at = memoryview(data), 0
-    for start, end, new in sorted(pieces):
-        if start < at:
-            return None
-        parts += (view[at:start], new)
-        at = end
-    return b"".join((*parts, view[at:]))
+    ordered = sorted(pieces)
+    if any(end > start for (_, end, _), (start, _, _) in pairwise(ordered)):
+        return False
+    for start, end, new in reversed(ordered):
+        data[start:end] = new
+    return True
 
 
 def path_bytes(path: bytes) -> bytes:
@@ -84,8 +83,8 @@ def path_bytes(path: bytes) -> bytes:
     return _encoder.encode(path)
 
 
-def patch_layer(data: bytes, changes: Iterable[Change]) -> bytes | None:
-    """Return the layer document `data` with each of `changes` made; None when that cannot be done."""
+def patch_layer(data: bytearray, changes: Iterable[Change]) -> bool:
+    """Make each of `changes` in the layer document `data`; False when that cannot be done."""
     return replace_each(
         data,
         (

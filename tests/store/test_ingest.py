@@ -74,6 +74,93 @@ def expected(root: Path, algorithm: Algorithm) -> dict[bytes, bytes | None]:
     return result
 
 
+def forgotten(root: Path) -> bool:
+    """Put the content of all files of `root` out of the page cache; say whether that is so, by one of them."""
+    os.sync()
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with (root / f"f{MIB}").open("rb") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+@pytest.fixture
+def many(source) -> Path:
+    """Have more small files than all threads together wait for."""
+    for index in range(600):
+        (source / "sub" / f"m{index}").write_bytes(b"%d" % index * (index * 7 % 900))
+    return source
+
+
+@pytest.mark.parametrize("threads", [1, 2, 0])
+def test_files_that_are_not_in_the_page_cache_are_read_too(many, store, threads) -> None:
+    wanted = expected(many, store.algorithm)
+    if not forgotten(many):
+        pytest.skip("this file system keeps its files in memory, or cannot say whether it does")
+    found = scan(many)
+    with store.transaction() as transaction:
+        values = ingest_tree(found, transaction, threads=threads)
+        transaction.commit()
+    assert dict(zip(found.paths, values, strict=True)) == wanted
+    for value in values:
+        if value is not None and len(value) == store.algorithm.digest_size:
+            assert digest_bytes(store.read_object(value), store.algorithm) == value
+
+
+VALUES = """
+import resource, sys
+from pathlib import Path
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store.ingest import ingest_tree
+from cfsbuild.store.sink import HashOnly
+from cfsbuild.tree.scan import scan
+
+found = scan(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+print([value and value.hex() for value in ingest_tree(found, HashOnly(Algorithm.SHA256))])
+"""
+
+OVERLAY = """
+mkdir "$1/upper" "$1/work" "$1/merged"
+mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" overlay "$1/merged" || exit 77
+"$3" -c "$4" "$1/merged" 1024
+"""
+
+
+def shown(root: Path) -> str:
+    """Return what `VALUES` has to print."""
+    return str([value and value.hex() for value in expected(root, Algorithm.SHA256).values()])
+
+
+def test_few_descriptors_are_enough(many) -> None:
+    forgotten(many)
+    command = [sys.executable, "-c", VALUES, str(many), "40"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == shown(many)
+
+
+def test_files_are_read_where_every_read_waits(many, tmp_path_factory) -> None:
+    """As in a file system of the kind overlay, below which any other may be."""
+    place = tmp_path_factory.mktemp("overlay")
+    script = ["sh", "-c", OVERLAY, "sh", str(place), str(many), sys.executable, VALUES]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", *script],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode in {1, 77} and not done.stdout and "Traceback" not in done.stderr:
+        pytest.skip(f"no overlay can be mounted: {done.stderr.strip()}")
+    assert (done.stdout.strip(), done.stderr) == (shown(many), "")
+
+
 def test_values_are_digests_contents_or_nothing(path_taken, source) -> None:
     for algorithm in Algorithm:
         found = scan(source)
