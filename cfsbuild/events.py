@@ -1,4 +1,4 @@
-"""What a build tells whoever listens: typed facts, no presentation.
+"""What a build, or a machine that starts, tells whoever listens: typed facts, no presentation.
 
 Every event is one JSON object (`docs/formats/events.md`): `{"event": KIND, "version": 1, …}`.
 """
@@ -102,6 +102,18 @@ class BuildFinished(Event, frozen=True, tag="build-finished"):
     seconds: float
     ran: int
     cached: int
+
+
+class BootStep(Event, frozen=True, tag="boot-step"):
+    """A virtual machine on its way: `text` says what it does now, in words for people."""
+
+    text: str
+
+
+class BootFinished(Event, frozen=True, tag="boot-finished"):
+    """A virtual machine runs what it was started for. `seconds` is wall time since its start."""
+
+    seconds: float
 
 
 class Listener(Protocol):

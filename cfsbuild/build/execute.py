@@ -98,11 +98,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         )
         build.listener(BuildStarted(image=plan.recipe.image_name, jobs=tuple(plan.jobs)))
         run = _Run(build, sink, Workers(jobs), keep_going=keep_going)
-        try:
-            run.all()
-            run.publish(transaction)
-        finally:
-            build.settle()
+        run.whole(transaction)
     save_state(path, _new_state(build))
     run.raise_failures()
     result = _result(build, time.monotonic() - began)
@@ -125,7 +121,15 @@ class _Run:
         self._outputs: dict[str, TargetOutput] = {}
         self._errors: list[CfsError] = []
 
-    def all(self) -> None:
+    def whole(self, transaction: Transaction) -> None:
+        """Run the jobs and publish what they gave. Nothing goes on when this returns or raises."""
+        try:
+            self._jobs()
+            self._publish(transaction)
+        finally:
+            self._build.settle()
+
+    def _jobs(self) -> None:
         """Run every job, or until one fails; raises only what is no `CfsError`. Jobs end with it."""
         try:
             with cycle_collector_paused():
@@ -157,7 +161,7 @@ class _Run:
         if self._errors:
             raise failure(self._errors)
 
-    def publish(self, transaction: Transaction) -> None:
+    def _publish(self, transaction: Transaction) -> None:
         """Commit, and put the files of the targets that ran into the output directory meanwhile."""
         commit = Commit(transaction)
         try:

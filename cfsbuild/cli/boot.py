@@ -51,7 +51,7 @@ def main() -> int:
         early.load_modules()
         config = boot_config.read()
         ports = open_ports(config.report)
-        _enter(config, words, tell)
+        _enter(config, words, reporting(tell, ports.report))
         _run(config, ports)
     except Exception as error:  # noqa: BLE001 (nobody is left to tell what a bug is)
         _fail(config, ports, boot_report.failure(error))
@@ -83,8 +83,8 @@ def mount_state(config: BootConfig, words: dict[str, str], tell: Callable[[str],
 
 def _run(config: BootConfig, ports: Ports) -> None:
     """Become the image's first process; or run it as a child, tell how it ended, and switch off."""
+    boot_report.send(boot_report.BootReport(event="started"), ports.report)
     if not config.once:
-        boot_report.send(boot_report.BootReport(event="started"), ports.report)
         environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "linux")}
         try:
             os.execve(config.exec[0], config.exec, environment)  # noqa: S606 (as init does)
@@ -149,6 +149,16 @@ def tell_failure(report: boot_report.BootReport) -> None:
 def teller(words: dict[str, str]) -> Callable[[str], None]:
     """Return what tells of progress, by the words of the command line."""
     return _silent if "quiet" in words else _progress
+
+
+def reporting(tell: Callable[[str], None], port: int | None) -> Callable[[str], None]:
+    """Return what tells of progress on the console, by `tell`, and to whoever started the machine."""
+
+    def told(text: str) -> None:
+        tell(text)
+        boot_report.send(boot_report.progress(text), port)
+
+    return told
 
 
 def _progress(text: str) -> None:

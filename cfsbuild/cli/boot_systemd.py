@@ -79,11 +79,19 @@ class _Port:
             os.close(self.number)
 
 
+@contextlib.contextmanager
+def _telling(config: BootConfig, words: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    """Yield what tells of progress; the port is free again when the step has ended, or failed."""
+    with contextlib.closing(_Port(config.report)) as port:
+        yield boot.reporting(boot.teller(words), port.number)
+
+
 def _state(config: BootConfig) -> None:
     """Mount what has the credential, from which systemd reads it."""
     early.load_modules()
     words = early.command_line()
-    boot.mount_state(config, words, boot.teller(words))
+    with _telling(config, words) as tell:
+        boot.mount_state(config, words, tell)
 
 
 def _mount(config: BootConfig) -> None:
@@ -91,8 +99,8 @@ def _mount(config: BootConfig) -> None:
     directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
     if not directory:
         raise InputError("systemd hands over no credential", reason="credential")
-    tell = boot.teller(early.command_line())
-    boot_bundle.enter(config, boot.STATE, boot.ROOT, tell, opened_by=Path(directory, CREDENTIAL))
+    with _telling(config, early.command_line()) as tell:
+        boot_bundle.enter(config, boot.STATE, boot.ROOT, tell, opened_by=Path(directory, CREDENTIAL))
     check_image(boot.ROOT, config)
     if config.once:
         # systemd looks for what it starts before it moves /run, and moves none that is there already. Not all
@@ -103,9 +111,8 @@ def _mount(config: BootConfig) -> None:
         COMMAND.chmod(0o700)
     init = str(COMMAND) if config.once else config.exec[0]
     SWITCH.write_text(environment_file(init), encoding="utf-8", errors="surrogateescape")
-    if not config.once:
-        with contextlib.closing(_Port(config.report)) as port:
-            boot_report.send(boot_report.BootReport(event="started"), port.number)
+    with contextlib.closing(_Port(config.report)) as port:
+        boot_report.send(boot_report.BootReport(event="started"), port.number)
 
 
 def check_image(root: Path, config: BootConfig) -> None:

@@ -59,7 +59,7 @@ class PlainLines:
         if text:
             write_line(text)
 
-    def text(self, event: Event) -> str:  # noqa: PLR0911 (one line for each kind of event)
+    def text(self, event: Event) -> str:  # noqa: C901, PLR0911 (one line for each kind of event)
         """Return the line for `event`; "" for none."""
         match event:
             case events.JobStarted(job=job, kind=kind, reason=reason) if self._verbose:
@@ -78,6 +78,10 @@ class PlainLines:
                 return _note_line(event)
             case events.BuildFinished():
                 return finished_line(event)
+            case events.BootStep(text=text):
+                return f"booting: {step_text(text)}"
+            case events.BootFinished(seconds=seconds):
+                return f"booted in {seconds:.1f} s"
             case _:
                 return ""
 
@@ -86,6 +90,13 @@ def _note_line(note: events.Note) -> str:
     from cfsbuild.cli.errors_text import from_here  # noqa: PLC0415 (few builds have something to note)
 
     return ": ".join(filter(None, (note.job, "note", from_here(note.origin), note.text)))
+
+
+def step_text(text: str) -> str:
+    """Return what a machine says that it does, on one line that drives no terminal."""
+    from cfsbuild.cli.errors_text import printable  # noqa: PLC0415 (only for machines)
+
+    return printable(text).replace("\n", " ")
 
 
 def finished_line(event: events.BuildFinished) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cfsbuild import events
-from cfsbuild.cli.listeners import BAR_AFTER_SECONDS, PlainLines, write_line
+from cfsbuild.cli.listeners import BAR_AFTER_SECONDS, PlainLines, step_text, write_line
 from cfsbuild.events import Event
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ProgressBar:
         with self._lock:
             self._note(event)
             text = self._lines.text(event)
-            if text and not isinstance(event, events.JobStarted):
+            if text and not isinstance(event, events.JobStarted | events.BootStep):
                 self._write(text)
 
     def close(self) -> None:
@@ -66,9 +66,19 @@ class ProgressBar:
                 self._done += 1
             case events.JobCached() | events.JobCutOff():
                 self._done += 1
-            case events.BuildFinished():
+            case events.BootStep(text=text):
+                self._step(text)
+            case events.BuildFinished() | events.BootFinished():
                 self._remove()
                 self._jobs = 0
+
+    def _step(self, text: str) -> None:
+        """Show a machine that starts as one job, which does what it says."""
+        if not self._jobs:
+            self._began = time.monotonic()
+            self._image, self._jobs, self._done = "booting", 1, 0
+            self._start_thread()
+        self._running = {step_text(text): (0, 0, "")}
 
     def _start_thread(self) -> None:
         if self._thread is None:

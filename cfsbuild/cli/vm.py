@@ -21,6 +21,7 @@ from cfsbuild.cli.output import note, write_json
 from cfsbuild.cli.recipes import recipe_argument, request_of, variable_options
 from cfsbuild.cli.settings import Settings, common_options, pass_settings
 from cfsbuild.errors import InputError, UsageError
+from cfsbuild.events import BootStep, ignore
 
 if TYPE_CHECKING:
     from cfsbuild.cli.vm_trust import Trust
@@ -381,12 +382,23 @@ def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
     """Run the machine; return the exit status of what ran in it."""
     from cfsbuild.deploy.machine import run_machine  # noqa: PLC0415 (not for help)
 
-    note(settings, "booting; Ctrl-C ends the machine" if wanted.interactive else "booting")
-    if not settings.json:
-        outcome = run_machine(wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()))
+    if wanted.interactive:
+        note(settings, "booting; Ctrl-C ends the machine")
+        outcome = run_machine(
+            wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()), listener=ignore
+        )
         return outcome.status
+    from cfsbuild.cli.listeners import listening  # noqa: PLC0415
+
     output, errors = bytearray(), bytearray()
-    outcome = run_machine(wanted, out=_keeper(output), err=_keeper(errors))
+    out, err = _writer(sys.stdout.fileno()), _writer(sys.stderr.fileno())
+    if settings.json:
+        out, err = _keeper(output), _keeper(errors)
+    with listening(settings) as listener:
+        listener(BootStep(text="the kernel"))
+        outcome = run_machine(wanted, out=out, err=err, listener=listener)
+    if not settings.json:
+        return outcome.status
     write_json(
         {
             "version": VM_VERSION,

@@ -48,6 +48,7 @@ def enter(
         secrets=Path(config.secrets),
     )
     process.forbid_core_dumps()
+    tell(f"opening {config.bundle}")
     with _tpm(config) as tpm:
         opened = by_bundle.open_bundle(order, tpm, _ask_pin)
         bundle = opened.bundle
@@ -83,6 +84,7 @@ def _enable_verity(bundle: Bundle, state: Path, tell: Callable[[str], None]) -> 
     digest = digest_hex(bundle.image)
     if provision.is_done(state, digest):
         return
+    tell("turning fs-verity on")
     with early.writable(state):
         enabled = sum(provision.enable_objects(state / directory) for directory in bundle.objects)
         provision.set_done(state, digest)

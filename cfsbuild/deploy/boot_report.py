@@ -21,15 +21,15 @@ _Text = Annotated[str, msgspec.Meta(max_length=1 << 13)]
 
 
 class BootReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """That the image is mounted and runs, that what ran in it exited, or that the machine cannot start.
+    """What the machine does now; or that it runs the image, that what ran exited, or that it cannot start.
 
     `status` is the exit status of what ran, 128 and the signal's number if one killed it. `brief`, `details`,
-    `reason` and `exit_code` are those of an error.
+    `reason` and `exit_code` are those of an error; `brief` says also what the machine does now.
     """
 
     v: Literal[1] = 1
     type: Literal["cfsbuild.boot-report"] = "cfsbuild.boot-report"
-    event: Literal["started", "exited", "failed"]
+    event: Literal["progress", "started", "exited", "failed"]
     status: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     brief: _Text = ""
     details: _Text = ""
@@ -77,6 +77,11 @@ def failure(error: Exception) -> BootReport:
 def _text(text: str, limit: int) -> str:
     """Return text that JSON can hold: names of files on the disk need not be UTF-8."""
     return text.encode(errors="backslashreplace").decode()[:limit]
+
+
+def progress(text: str) -> BootReport:
+    """Return the report of what the machine does now."""
+    return BootReport(event="progress", brief=_text(text, 1000))
 
 
 def open_port(name: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import socket
 import subprocess
@@ -18,7 +19,8 @@ from cfsbuild.deploy import boot_report, software_tpm
 from cfsbuild.deploy.boot_report import BootReport
 from cfsbuild.deploy.host_programs import end_program, find_program
 from cfsbuild.deploy.software_tpm import SWTPM
-from cfsbuild.errors import CfsError, StoreError, VerificationError
+from cfsbuild.errors import CfsError, InputError, StoreError, VerificationError
+from cfsbuild.events import BootFinished, BootStep, Listener
 
 QEMU = "qemu-system-x86_64"
 PACKAGES = {QEMU: "qemu-system-x86", "mkfs.ext4": "e2fsprogs", SWTPM: "swtpm"}
@@ -29,6 +31,12 @@ REPORT = "cfsbuild.report"
 
 EMULATED_CPU = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
 """What Debian's programs need. With cx16, kernels crash in the emulator of QEMU 7.2; the rest it has not."""
+
+CONSOLE = "console"
+"""The file that has what a machine wrote to its console."""
+
+_PANIC = re.compile(r"^\[ *\d+\.\d+\] Kernel panic - not syncing: (.*)", re.MULTILINE)
+_REBOOT = re.compile(r"^\[ *\d+\.\d+\] reboot: ", re.MULTILINE)
 
 _MACHINE = "x86_64"
 _CONSOLE_BYTES = 1 << 14
@@ -83,11 +91,11 @@ def check_programs(names: tuple[str, ...]) -> None:
         )
 
 
-def run_machine(machine: Machine, *, out: Take, err: Take) -> Outcome:
+def run_machine(machine: Machine, *, out: Take, err: Take, listener: Listener) -> Outcome:
     """Run a machine until it is switched off. `out` and `err` take what its command writes.
 
-    Raises `MachineError` if it cannot be started, does not report, or takes longer than `seconds`; what the
-    machine itself reports as a failure is raised with its reason and exit code. Nothing is left.
+    Raises `MachineError` if it cannot be started, does not report, panics, or takes longer than `seconds`;
+    what the machine itself reports as a failure is raised with its reason and exit code. Nothing is left.
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -113,11 +121,11 @@ def run_machine(machine: Machine, *, out: Take, err: Take) -> Outcome:
         stack.callback(end_program, process)
         for port in ports.values():
             port.theirs.close()
-        lines = _Lines()
-        takes = {REPORT: lines.take, f"{REPORT}.out": out, f"{REPORT}.err": err}
+        reports = _Reports(listener, began)
+        takes = {REPORT: reports.take, f"{REPORT}.out": out, f"{REPORT}.err": err}
         _pump({ports[name].ours: take for name, take in takes.items()}, machine.seconds)
         process.wait()
-        return _outcome(lines.reports(), machine, scratch, time.monotonic() - began)
+        return _outcome(reports.all(), machine, scratch, time.monotonic() - began)
 
 
 def failure(report: BootReport) -> CfsError:
@@ -134,10 +142,11 @@ def _command(machine: Machine, scratch: Path, tpm: Path | None) -> Iterator[str]
     yield from ("-m", str(machine.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     yield from ("-kernel", str(machine.kernel), "-initrd", str(machine.initrd))
     yield from ("-append", "console=ttyS0 panic=-1 loglevel=4")
+    console = _escaped(scratch / CONSOLE)
     if machine.interactive:
-        yield from ("-chardev", "stdio,id=console,signal=on")
+        yield from ("-chardev", f"stdio,id=console,signal=on,logfile={console}")
     else:
-        yield from ("-chardev", f"file,id=console,path={_escaped(scratch / 'console')}")
+        yield from ("-chardev", f"file,id=console,path={console}")
     yield from ("-serial", "chardev:console", "-device", "virtio-serial-pci")
     yield from ("-drive", f"file={_escaped(machine.disk)},if=virtio,format=raw,cache=writeback")
     if tpm is not None:
@@ -178,19 +187,39 @@ class _Port:
         )
 
 
-class _Lines:
+class _Reports:
     """The reports of a machine, as they come; it may send what it likes."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    def __init__(self, listener: Listener, began: float) -> None:
+        self._listener = listener
+        self._began = began
+        self._line = bytearray()
+        self._bytes = 0
+        self._reports: list[BootReport] = []
 
     def take(self, data: bytes) -> None:
-        """Keep what came, up to what sensible reports take."""
-        self._data += data[: boot_report.REPORT_BYTES - len(self._data)]
+        """Take what came. Raises `InputError` for what is no report, or too much."""
+        self._bytes += len(data)
+        if self._bytes > boot_report.REPORT_BYTES:
+            raise InputError("the machine reports too much", reason="boot-report")
+        *lines, rest = (bytes(self._line) + data).split(b"\n")
+        self._line = bytearray(rest)
+        for line in lines:
+            self._add(boot_report.decode(line))
 
-    def reports(self) -> list[BootReport]:
-        """Return the reports. Raises `InputError` for anything else."""
-        return [boot_report.decode(line) for line in bytes(self._data).splitlines()]
+    def all(self) -> list[BootReport]:
+        """Return the reports but those of progress. Raises `InputError` if the last is not whole."""
+        if self._line:
+            self._add(boot_report.decode(bytes(self._line)))
+        return self._reports
+
+    def _add(self, report: BootReport) -> None:
+        if report.event == "progress":
+            self._listener(BootStep(text=report.brief))
+            return
+        if report.event == "started":
+            self._listener(BootFinished(seconds=time.monotonic() - self._began))
+        self._reports.append(report)
 
 
 def _pump(takes: dict[socket.socket, Take], seconds: float | None) -> None:
@@ -204,7 +233,8 @@ def _pump(takes: dict[socket.socket, Take], seconds: float | None) -> None:
             ready = selector.select(left) if left is None or left > 0 else []
             if not ready:
                 raise MachineError(f"the machine was still running after {seconds:.0f} s", reason="timeout")
-            for key, _ in ready:
+            # By age: that the machine has started is told before anything that its command writes.
+            for key, _ in sorted(ready, key=lambda one: one[0].fd):
                 data = os.read(key.fd, 1 << 16)
                 if data:
                     key.data(data)
@@ -217,23 +247,40 @@ def _outcome(reports: list[BootReport], machine: Machine, scratch: Path, seconds
     failed = next((report for report in reports if report.event == "failed"), None)
     if failed is not None:
         raise failure(failed)
-    if not reports:
-        console = _tail(scratch / "console") if not machine.interactive else ""
-        raise MachineError(
-            "the machine stopped before it had started",
-            details="\n".join(filter(None, (console, _tail(scratch / "qemu.log")))),
-            reason="no-report",
-        )
-    return Outcome(status=reports[-1].status, seconds=seconds)
+    console = _end(scratch / CONSOLE)
+    panic = panic_in(console)
+    ended = bool(reports) and (machine.interactive or reports[-1].event == "exited")
+    if ended and (reports[-1].event == "exited" or not panic):
+        return Outcome(status=reports[-1].status, seconds=seconds)
+    if panic:
+        brief, reason = f"the machine's kernel panics: {panic}", "panic"
+    elif reports:
+        brief, reason = "the machine stopped before its command had ended", "no-exit"
+    else:
+        brief, reason = "the machine stopped before it had started", "no-report"
+    texts = (_end(scratch / "qemu.log"),) if machine.interactive else (console, _end(scratch / "qemu.log"))
+    raise MachineError(brief, details="\n".join(filter(None, map(_last_lines, texts))), reason=reason)
 
 
-def _tail(path: Path) -> str:
-    """Return the last lines of what a machine, or QEMU, wrote; of a kernel that panics, those before."""
+def panic_in(console: str) -> str:
+    """Return why the kernel gave up, by its console; empty if it did not, or was switched off later."""
+    found = list(_PANIC.finditer(console))
+    if not found or _REBOOT.search(console, found[-1].end()):
+        return ""
+    return found[-1][1].strip()
+
+
+def _end(path: Path) -> str:
+    """Return the end of what a machine, or QEMU, wrote."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _CONSOLE_BYTES))
-        text = file.read().decode(errors="replace")
+        return file.read().decode(errors="replace")
+
+
+def _last_lines(text: str) -> str:
+    """Return the last lines of `text`; if a kernel panics in it, those before."""
     before, panic, after = text.partition("Kernel panic")
     return "\n".join((before + panic + after.partition("\n")[0]).splitlines()[-20:])
 

@@ -104,3 +104,31 @@ def test_a_bar_appears_for_what_takes_longer_and_is_removed_at_the_end(monkeypat
     assert "a: done in 1.00 s\n" in text
     assert text.rsplit("\r", 1)[-1].strip() == ""
     assert listeners.BAR_AFTER_SECONDS == 1.0
+
+
+def test_a_machine_tells_what_it_does_and_drives_no_terminal(capsys):
+    lines = PlainLines(verbose=False)
+    lines(events.BootStep(text="opening\x1b[2J it\nfake"))
+    lines(events.BootFinished(seconds=8.04))
+    assert capsys.readouterr().err == "booting: opening\\x1b[2J it fake\nbooted in 8.0 s\n"
+
+
+def test_a_machine_that_starts_is_a_bar_that_says_what_it_does(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.02)
+    bar = ProgressBar(PlainLines(verbose=False))
+    bar(events.BuildFinished(image="demo", digest="", seconds=0.1, ran=0, cached=2))
+    for step in ("the kernel", "mounting"):
+        bar(events.BootStep(text=step))
+        deadline = time.monotonic() + 10
+        while step not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    bar(events.BootFinished(seconds=8.04))
+    text = stream.getvalue()
+    bar.close()
+    assert text.index("the kernel") < text.index("mounting")
+    assert "booting 0/1" in text
+    assert text.endswith("booted in 8.0 s\n")
+    assert "booting: " not in text

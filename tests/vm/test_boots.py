@@ -94,6 +94,29 @@ def test_the_mount_is_recorded_in_pcr_15(said):
     assert value in said["stdout"].splitlines()
 
 
+def test_it_says_how_far_it_is(booted):
+    lines = booted.stderr.splitlines()
+    told = [line.removeprefix("booting: ") for line in lines if line.startswith("booting: ")]
+    assert [text.split()[0] for text in told][:3] == ["the", "waiting", "opening"]
+    assert [text.split()[0] for text in told][-1] == "mounting"
+    assert lines[-1].startswith("booted in ")
+
+
+def test_a_kernel_that_panics_while_the_command_runs_is_a_failure(home, booted):
+    result = boot(home, "--no-tpm", "--exec", "echo c >/proc/sysrq-trigger; sleep 100", "--json")
+    assert result.returncode == 1, result.stderr
+    error = msgspec.json.decode(result.stderr.splitlines()[-1])["error"]
+    assert (error["reason"], "sysrq triggered crash" in error["brief"]) == ("panic", True)
+
+
+def test_an_init_that_dies_is_a_failure(home, booted):
+    terminal = Terminal(home, "--no-tpm", "--init", "/bin/sh")
+    terminal.wait_for("# ")
+    terminal.type("exit\r")
+    terminal.wait_for("the machine's kernel panics: Attempted to kill init!")
+    assert terminal.process.wait(20) == 1
+
+
 def test_an_image_with_digests_of_sha512_boots_as_well(home):
     recipe = home / "sha512.toml"
     recipe.write_text(f'include = ["{APPLIANCE}"]\n[image]\nname = "long"\ndigest = "sha512"\n')
