@@ -108,7 +108,8 @@ def machine(lab, run, tpm, monkeypatch):
 def test_a_machine_unseals_verifies_mounts_and_says_so(machine):
     machine.start()
     assert (machine.root / "motd").read_text() == "x" * 100
-    assert machine.told[0].startswith("edge 1, generation 1, signed by ")
+    assert machine.told[0].startswith("opening edge.")
+    assert machine.told[1].startswith("edge 1, generation 1, signed by ")
     assert (machine.root / "etc/machine-id").read_text() == (
         machine.disk / "state/edge/machine-id"
     ).read_text()
