@@ -2,7 +2,7 @@
 
     run.py --root DIRECTORY [--scratch DIRECTORY] [--rounds N] [--only NAME ...] [--xfs]
 
-DIRECTORY is a real root file system (corpus.py makes one of this machine). Run it by the interpreter of a
+DIRECTORY is a real root file system (corpus.py makes one). Run it by the interpreter of a
 virtual environment that cfsbuild is installed in: an editable installation starts slower. Needs the lab
 (tests/lab/make-lab) and, for a cold page cache and XFS, root. Exits with 1 if a row misses its gate.
 """

@@ -6,6 +6,7 @@ describes the layout; `native/emit.h` has what the native emitter needs of this.
 
 from __future__ import annotations
 
+import functools
 import stat
 import struct
 
@@ -103,6 +104,7 @@ ROOT_WHITEOUTS = tuple(b"%02x" % number for number in range(256))
 """Names in the root that hide the object directories of a lower layer that is not data-only."""
 
 
+@functools.cache
 def metacopy_header(algorithm: Algorithm) -> bytes:
     """Return what precedes the digest in a metacopy xattr: version, length of it all, flags, algorithm."""
     return bytes((0, 4 + algorithm.digest_size, 0, algorithm.kernel_id))
@@ -164,4 +166,6 @@ def filter_bit(name: bytes) -> int:
 
 def chunk_bits(size: int) -> int:
     """Return log2 of the chunk size for an external file of `size` bytes (at least 1)."""
+    if size <= BLOCK:
+        return CHUNK_BITS_MIN
     return min(max((size - 1).bit_length(), CHUNK_BITS_MIN), CHUNK_BITS_MAX)

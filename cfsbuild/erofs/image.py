@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from cfsbuild.erofs import format as fmt
 from cfsbuild.erofs.inodes import IFMT, Node, assemble
-from cfsbuild.erofs.layout import Layout, Listing, groups, place
+from cfsbuild.erofs.layout import Layout, Listing, place
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.dump import DumpEntry
+
+_WITH_DATA = frozenset((stat.S_IFLNK, stat.S_IFDIR))
 
 
 def build(entries: Iterable[DumpEntry], *, formats: tuple[int, int], algorithm: Algorithm) -> bytes:
@@ -70,15 +72,16 @@ def _superblock(layout: Layout) -> bytes:
 def inode_bytes(node: Node, first_block: int) -> bytes:
     """Return the fixed part of the inode `node`, whose data blocks begin at the number `first_block`."""
     kind = node.mode & IFMT
+    size = node.size
     data_layout = fmt.LAYOUT_INLINE if node.tail else fmt.LAYOUT_PLAIN
     pointer = first_block if node.nblocks else 0
-    if kind == stat.S_IFREG and node.size and node.content is None:
-        data_layout = fmt.LAYOUT_CHUNKED
-        # The chunk format takes the low half of the field that also holds the block number.
-        pointer = pointer & 0xFFFF0000 | fmt.chunk_bits(node.size) - fmt.CHUNK_BITS_MIN
-    elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
-        pointer = node.rdev
-    size = node.size if kind in {stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR} else 0
+    if kind == stat.S_IFREG:
+        if size and node.content is None:
+            data_layout = fmt.LAYOUT_CHUNKED
+            # The chunk format takes the low half of the field that also holds the block number.
+            pointer = pointer & 0xFFFF0000 | fmt.chunk_bits(size) - fmt.CHUNK_BITS_MIN
+    elif kind not in _WITH_DATA:
+        pointer, size = node.rdev, 0
     icount = (node.xattr_size - 12) // 4 + 1 if node.xattr_size else 0
     i_format = data_layout << 1 | (not node.compact)
     if node.compact:
@@ -117,7 +120,7 @@ def _tail(node: Node, layout: Layout) -> bytes:
     """Return what follows the inode and its xattrs, which is not nothing."""
     kind = node.mode & IFMT
     if kind == stat.S_IFDIR:
-        return _group(groups(layout.listings[node.ino])[-1])
+        return _group(layout.groups[node.ino][-1])
     if kind == stat.S_IFLNK:
         return node.target
     if node.content is not None:
@@ -129,7 +132,7 @@ def _blocks(node: Node, layout: Layout) -> Iterator[bytes]:
     """Yield the data blocks of `node`, the last one perhaps short."""
     kind = node.mode & IFMT
     if kind == stat.S_IFDIR:
-        for group in groups(layout.listings[node.ino])[: node.nblocks]:
+        for group in layout.groups[node.ino][: node.nblocks]:
             yield _group(group)
     elif kind == stat.S_IFLNK:
         yield node.target

@@ -20,13 +20,16 @@ Listing = list[tuple[bytes, Node]]
 MAX_ID = 0xFFFF
 ROOT_NID_MAX = 0xFFFF
 
+_COMPACT_BYTES = fmt.INODE_COMPACT.size
+_EXTENDED_BYTES = fmt.INODE_EXTENDED.size
+
 
 class Layout(msgspec.Struct, frozen=True):
     """A placed image: all inodes in order, offsets in bytes."""
 
     nodes: list[Node]
-    listings: dict[int, Listing]
-    """The names of each directory, by its ino."""
+    groups: dict[int, list[Listing]]
+    """The names of each directory, in groups that fit a block each, by its ino."""
     mtime: tuple[int, int]
     """The smallest mtime: seconds, nanoseconds."""
     xattrs: XattrTable
@@ -37,14 +40,14 @@ class Layout(msgspec.Struct, frozen=True):
 
 def place(root: Node) -> Layout:
     """Return the layout of the tree below `root`; fills in what the nodes say about their place."""
-    nodes, listings = _in_order(root)
+    nodes, groups = _in_order(root)
     mtime = min(node.mtime for node in nodes)
     table = XattrTable(nodes)
     position = fmt.INODES_OFFSET
     blocks = 0
     for node in nodes:
         node.xattr_size = table.area_size(node)
-        measure(node, listings)
+        measure(node, groups)
         node.compact = is_compact(node, mtime)
         position = _place_node(node, position)
         blocks += node.nblocks
@@ -53,7 +56,7 @@ def place(root: Node) -> Layout:
     inodes_end = fmt.round_up(position, fmt.SLOT)
     return Layout(
         nodes=nodes,
-        listings=listings,
+        groups=groups,
         mtime=mtime,
         xattrs=table,
         inodes_end=inodes_end,
@@ -73,10 +76,10 @@ def is_compact(node: Node, mtime: tuple[int, int]) -> bool:
     )
 
 
-def _in_order(root: Node) -> tuple[list[Node], dict[int, Listing]]:
-    """Return all nodes breadth first, and the sorted names of each directory by its ino."""
+def _in_order(root: Node) -> tuple[list[Node], dict[int, list[Listing]]]:
+    """Return all nodes breadth first, and the sorted names of each directory, in groups, by its ino."""
     nodes = [root]
-    listings: dict[int, Listing] = {}
+    groups: dict[int, list[Listing]] = {}
     for node in nodes:  # grows while it is walked
         if node.children is not None:
             names = sorted(node.children)
@@ -84,15 +87,16 @@ def _in_order(root: Node) -> tuple[list[Node], dict[int, Listing]]:
                 child = node.children[name]
                 child.ino = len(nodes)
                 nodes.append(child)
-            listings[node.ino] = sorted([*node.children.items(), *node.aliases.items()], key=_by_name)
-    return nodes, listings
+            listing = sorted([*node.children.items(), *node.aliases.items()], key=_by_name)
+            groups[node.ino] = _grouped(listing)
+    return nodes, groups
 
 
 def _by_name(item: tuple[bytes, Node]) -> bytes:
     return item[0]
 
 
-def groups(names: Listing) -> list[Listing]:
+def _grouped(names: Listing) -> list[Listing]:
     """Split the names of a directory into groups that fit a block each."""
     if group_size(names) <= fmt.BLOCK:
         return [names]
@@ -113,28 +117,29 @@ def group_size(group: Listing) -> int:
     return fmt.DIRENT.size * len(group) + sum([len(name) for name, _ in group])
 
 
-def measure(node: Node, listings: Mapping[int, Listing]) -> None:
+def measure(node: Node, groups: Mapping[int, list[Listing]]) -> None:
     """Set how much data follows the inode and how many blocks it has; a directory's size too."""
     kind = node.mode & IFMT
-    if kind == stat.S_IFDIR:
-        parts = groups(listings[node.ino])
+    if kind == stat.S_IFREG:
+        if node.content is not None:
+            node.nblocks, node.tail = divmod(node.size, fmt.BLOCK)
+            if node.tail > fmt.BLOCK // 2:
+                node.nblocks, node.tail = node.nblocks + 1, 0
+        elif node.size:
+            node.tail = 4 * -(-node.size >> fmt.chunk_bits(node.size))
+    elif kind == stat.S_IFDIR:
+        parts = groups[node.ino]
         tail = group_size(parts[-1])
         node.nblocks, node.tail = (len(parts), 0) if tail > fmt.BLOCK // 2 else (len(parts) - 1, tail)
         node.size = node.nblocks * fmt.BLOCK + node.tail
     elif kind == stat.S_IFLNK:
         node.tail = node.size
-    elif kind == stat.S_IFREG and node.content is not None:
-        node.nblocks, node.tail = divmod(node.size, fmt.BLOCK)
-        if node.tail > fmt.BLOCK // 2:
-            node.nblocks, node.tail = node.nblocks + 1, 0
-    elif kind == stat.S_IFREG and node.size:
-        node.tail = 4 * -(-node.size >> fmt.chunk_bits(node.size))
 
 
 def _place_node(node: Node, position: int) -> int:
     """Give `node` its nid at or after `position`; return where it ends."""
-    fixed = (fmt.INODE_COMPACT.size if node.compact else fmt.INODE_EXTENDED.size) + node.xattr_size
-    start = fmt.round_up(position, fmt.SLOT)
+    fixed = (_COMPACT_BYTES if node.compact else _EXTENDED_BYTES) + node.xattr_size
+    start = position + -position % fmt.SLOT
     if node.mode & IFMT == stat.S_IFLNK:
         # The kernel before 6.12 misread a target that crosses a block; the whole inode counts, moved or not.
         total = fixed + node.tail

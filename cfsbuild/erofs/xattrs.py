@@ -26,7 +26,8 @@ class XattrTable:
     def __init__(self, nodes: list[Node]) -> None:
         counts: dict[Pair, int] = {}
         for node in nodes:
-            if len(node.xattrs) > 1:
+            names = list(node.xattrs)
+            if len(names) > 1 and names != sorted(names):
                 node.xattrs = dict(sorted(node.xattrs.items()))
             for pair in node.xattrs.items():
                 counts[pair] = counts.get(pair, 0) + 1
@@ -35,6 +36,8 @@ class XattrTable:
         for name in {name for name, _ in counts}:
             self.bits[name] = ~(1 << fmt.filter_bit(name))
             self.names[name] = fmt.xattr_index(name)
+        self._heads: dict[tuple[bytes, int], tuple[bytes, bytes]] = {}
+        """What stands before and behind the value in an entry, by the name and the value's length."""
         self.shared = b""
         self.offsets: dict[Pair, int] = {}
         shared = sorted(
@@ -52,9 +55,16 @@ class XattrTable:
     def encode(self, pair: Pair) -> bytes:
         """Return the entry of a pair, padded to four bytes."""
         name, value = pair
+        key = (name, len(value))
+        head, padding = self._heads.get(key) or self._head(key)
+        return head + value + padding
+
+    def _head(self, key: tuple[bytes, int]) -> tuple[bytes, bytes]:
+        name, length = key
         index, suffix = self.names[name]
-        padding = _PADDING[len(suffix) + len(value) & 3]
-        return fmt.XATTR_ENTRY.pack(len(suffix), index, len(value)) + suffix + value + padding
+        head = fmt.XATTR_ENTRY.pack(len(suffix), index, length) + suffix
+        self._heads[key] = found = head, _PADDING[len(suffix) + length & 3]
+        return found
 
     def area_size(self, node: Node) -> int:
         """Return how many bytes the xattrs of `node` take behind its inode."""
