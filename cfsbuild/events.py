@@ -105,7 +105,7 @@ class BuildFinished(Event, frozen=True, tag="build-finished"):
 
 
 class BootStep(Event, frozen=True, tag="boot-step"):
-    """A virtual machine on its way: `text` says what it does now, in words for people."""
+    """A virtual machine on its way: `text`, one printable line, says what it does now."""
 
     text: str
 

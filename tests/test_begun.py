@@ -1,5 +1,7 @@
 """Work on another thread: what it returns and raises arrives at who asks."""
 
+import contextlib
+import signal
 import threading
 import time
 
@@ -50,3 +52,55 @@ def test_an_error_is_raised_when_all_have_ended(failing):
     with pytest.raises(OSError, match=str(failing)):
         at_once([lambda number=number: call(number) for number in range(3)], name="test")
     assert sorted(ended) == [number for number in range(3) if number != failing]
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds):
+    """Raise KeyboardInterrupt on this thread after a while."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("own_seconds", [0, 10])
+def test_an_interruption_lets_the_others_end(own_seconds):
+    go, ended = threading.Event(), []
+
+    def slow():
+        go.wait(10)
+        time.sleep(0.2)
+        ended.append(True)
+
+    with interrupted_after(0.1):
+        go.set()
+        at_once([slow, lambda: time.sleep(own_seconds)], name="test")
+    assert ended == [True]
+
+
+def test_an_interruption_does_not_wait_long(monkeypatch):
+    monkeypatch.setattr("cfsbuild.begun.PATIENCE", 0.05)
+    never = threading.Event()
+    with interrupted_after(0.1):
+        at_once([lambda: never.wait(60), lambda: None], name="test")
+    never.set()
+
+
+def test_where_there_is_no_thread_to_be_had_the_work_is_done_at_once(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    here = threading.get_ident()
+    assert at_once([threading.get_ident] * 2, name="test") == [here, here]
+    begun = Begun(lambda: raising(KeyError("lost")), name="test")
+    with pytest.raises(KeyError):
+        begun.result()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cfsbuild.begun import PATIENCE
 from cfsbuild.build.cancelling import CancellableSink
 from cfsbuild.build.commit import Commit
 from cfsbuild.build.context import BuildContext, Done, failure, no_passphrase
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
     from cfsbuild.store.store import Store
     from cfsbuild.store.transaction import Transaction
 
-PATIENCE = 1.0
-"""Seconds that jobs under way are given to notice that the build is over."""
+
+_MOMENT = 0.25
+"""Seconds that caches which are being saved are given then."""
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         run.whole(transaction)
     save_state(path, _new_state(build))
     run.raise_failures()
+    build.raise_meanwhile()
     result = _result(build, time.monotonic() - began)
     build.listener(result.finished(result.seconds))
     return Executed(result=result, files=tuple(file for done in build.done.values() for file in done.files))
@@ -122,12 +125,14 @@ class _Run:
         self._errors: list[CfsError] = []
 
     def whole(self, transaction: Transaction) -> None:
-        """Run the jobs and publish what they gave. Nothing goes on when this returns or raises."""
+        """Run the jobs and publish what they gave."""
         try:
             self._jobs()
             self._publish(transaction)
-        finally:
-            self._build.settle()
+        except BaseException:
+            self._build.settle(patience=_MOMENT)
+            raise
+        self._build.settle()
 
     def _jobs(self) -> None:
         """Run every job, or until one fails; raises only what is no `CfsError`. Jobs end with it."""

@@ -34,7 +34,8 @@ def write_outputs(
 ) -> tuple[OutRecord, ...]:
     """Put `files` into `directory`, each atomically; return what they look like then.
 
-    They are written while the images are committed to the store, or before, and appear when that is done.
+    They are written while the images are committed to the store, or before, and appear when that is done, in
+    any order.
     Raises what the commit does, and `StoreError` for what the file system refuses.
     """
     try:
@@ -72,7 +73,13 @@ class _New(NamedTuple):
         if self.image is None:
             self.target.write(self.file.data)
         else:
-            clone_or_copy(self.image, self.target.fileno())
+            # Numbers of its own: who is interrupted closes the others, and whatever is opened next gets them.
+            source, target = os.dup(self.image), os.dup(self.target.fileno())
+            try:
+                clone_or_copy(source, target)
+            finally:
+                os.close(source)
+                os.close(target)
         self.target.flush()
 
     def appear(self) -> OutRecord:

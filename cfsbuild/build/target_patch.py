@@ -36,9 +36,11 @@ def patched_output(
         image=image.result,
     )
     try:
-        return patch(context, build.plan.target(job).params)
+        output = patch(context, build.plan.target(job).params)
     finally:
         image.settle()
+    image.result()
+    return output
 
 
 def _image(build: BuildContext, digest: bytes) -> bytearray | None:

@@ -6,6 +6,7 @@ wrong is told on the console and to whoever started the machine, which then is s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -152,11 +153,16 @@ def teller(words: dict[str, str]) -> Callable[[str], None]:
 
 
 def reporting(tell: Callable[[str], None], port: int | None) -> Callable[[str], None]:
-    """Return what tells of progress on the console, by `tell`, and to whoever started the machine."""
+    """Return what tells of progress on the console, by `tell`, and to whoever started the machine.
+
+    A machine starts though nobody listens at the port, or it is gone.
+    """
 
     def told(text: str) -> None:
         tell(text)
-        boot_report.send(boot_report.progress(text), port)
+        if port is not None:
+            with contextlib.suppress(OSError):
+                boot_report.mention(text, port)
 
     return told
 

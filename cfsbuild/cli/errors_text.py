@@ -35,12 +35,12 @@ def problem_text(problem: Problem, *, color: bool = False, label: str = "error")
     """Return one problem: origin first, so that terminals link it; the source line; details; a hint."""
     where = f"{from_here(str(problem.origin))}: " if problem.origin else ""
     head = _paint(where, _BOLD, color=color) + _paint(f"{label}:", _RED, color=color)
-    lines = [f"{head} {printable(from_here(problem.brief))}"]
+    lines = [f"{head} {_printable(from_here(problem.brief))}"]
     if problem.origin is not None:
         lines += [_paint(line, _DIM, color=color) for line in _quote(problem.origin)]
-    lines += [f"  {line}".rstrip() for line in printable(from_here(problem.details)).splitlines()]
+    lines += [f"  {line}".rstrip() for line in _printable(from_here(problem.details)).splitlines()]
     if problem.resolution:
-        first, *rest = printable(problem.resolution).splitlines() or [""]
+        first, *rest = _printable(problem.resolution).splitlines() or [""]
         lines.append(f"  {_paint('hint:', _CYAN, color=color)} {first}")
         lines += [f"        {line}" for line in rest]
     return "\n".join(lines)
@@ -62,7 +62,7 @@ def from_here(text: str) -> str:
     return re.sub(rf"(?<![\w/.-]){re.escape(here)}(?=[^\s/])", "", text)
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Return `text` without anything that could drive a terminal: an input's names end up in messages."""
     return "".join(
         char if char.isprintable() or char == "\n" else ("    " if char == "\t" else _escape(char))
@@ -84,7 +84,7 @@ def _quote(origin: Origin) -> list[str]:
     text = _source_line(origin.file, origin.line)
     if text is None or not text.strip():
         return []
-    text = printable(text.rstrip("\r\n"))[:_QUOTE_WIDTH]
+    text = _printable(text.rstrip("\r\n"))[:_QUOTE_WIDTH]
     column, width = _caret(text, origin.key.rpartition(".")[2])
     gutter = f"{origin.line:>5} | "
     return [gutter + text, " " * 5 + " | " + " " * column + "^" * width]

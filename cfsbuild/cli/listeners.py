@@ -79,7 +79,7 @@ class PlainLines:
             case events.BuildFinished():
                 return finished_line(event)
             case events.BootStep(text=text):
-                return f"booting: {step_text(text)}"
+                return f"booting: {text}"
             case events.BootFinished(seconds=seconds):
                 return f"booted in {seconds:.1f} s"
             case _:
@@ -90,13 +90,6 @@ def _note_line(note: events.Note) -> str:
     from cfsbuild.cli.errors_text import from_here  # noqa: PLC0415 (few builds have something to note)
 
     return ": ".join(filter(None, (note.job, "note", from_here(note.origin), note.text)))
-
-
-def step_text(text: str) -> str:
-    """Return what a machine says that it does, on one line that drives no terminal."""
-    from cfsbuild.cli.errors_text import printable  # noqa: PLC0415 (only for machines)
-
-    return printable(text).replace("\n", " ")
 
 
 def finished_line(event: events.BuildFinished) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cfsbuild import events
-from cfsbuild.cli.listeners import BAR_AFTER_SECONDS, PlainLines, step_text, write_line
+from cfsbuild.cli.listeners import BAR_AFTER_SECONDS, PlainLines, write_line
 from cfsbuild.events import Event
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ProgressBar:
             self._began = time.monotonic()
             self._image, self._jobs, self._done = "booting", 1, 0
             self._start_thread()
-        self._running = {step_text(text): (0, 0, "")}
+        self._running = {text: (0, 0, "")}
 
     def _start_thread(self) -> None:
         if self._thread is None:

@@ -26,7 +26,8 @@ from cfsbuild.events import BootStep, ignore
 if TYPE_CHECKING:
     from cfsbuild.cli.vm_trust import Trust
     from cfsbuild.deploy.guest_kernel import GuestKernel
-    from cfsbuild.deploy.machine import Machine, Take
+    from cfsbuild.deploy.machine import Machine
+    from cfsbuild.deploy.machine_end import Take
 
 VM_VERSION = 1
 INITRAMFS = {"own": "initramfs.toml", "systemd": "initramfs-systemd.toml"}

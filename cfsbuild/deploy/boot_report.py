@@ -15,6 +15,8 @@ from cfsbuild.errors import CfsError, InputError
 
 REPORT_BYTES = 1 << 16
 
+_STEP_CHARACTERS = 200
+
 PORTS = Path("/sys/class/virtio-ports")
 
 _Text = Annotated[str, msgspec.Meta(max_length=1 << 13)]
@@ -43,15 +45,27 @@ def encode(report: BootReport) -> bytes:
 
 
 def decode(line: bytes) -> BootReport:
-    """Return the report in a line from a machine that nobody need trust. Raises `InputError`."""
+    """Return the report in a line from a machine that nobody need trust. Raises `InputError`.
+
+    What could drive a terminal is escaped in its texts.
+    """
     if len(line) > REPORT_BYTES:
         raise InputError("the machine's report is too long", reason="boot-report")
     try:
-        return msgspec.json.decode(line, type=BootReport, strict=True)
+        report = msgspec.json.decode(line, type=BootReport, strict=True)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             "the machine's report is malformed", details=str(error), reason="boot-report"
         ) from error
+    return msgspec.structs.replace(report, brief=harmless(report.brief), details=harmless(report.details))
+
+
+def harmless(text: str) -> str:
+    """Return `text` with all that is neither printable nor a newline escaped."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def failure(error: Exception) -> BootReport:
@@ -76,12 +90,16 @@ def failure(error: Exception) -> BootReport:
 
 def _text(text: str, limit: int) -> str:
     """Return text that JSON can hold: names of files on the disk need not be UTF-8."""
-    return text.encode(errors="backslashreplace").decode()[:limit]
+    return harmless(text.encode(errors="backslashreplace").decode())[:limit]
 
 
-def progress(text: str) -> BootReport:
-    """Return the report of what the machine does now."""
-    return BootReport(event="progress", brief=_text(text, 1000))
+def mention(text: str, port: int) -> None:
+    """Write to a port what the machine does now, unless that would wait. Raises `OSError`."""
+    os.set_blocking(port, False)
+    try:
+        os.write(port, encode(BootReport(event="progress", brief=_text(text, _STEP_CHARACTERS))))
+    finally:
+        os.set_blocking(port, True)
 
 
 def open_port(name: str) -> int | None:

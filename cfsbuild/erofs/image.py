@@ -12,7 +12,7 @@ from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.tree.cycles import cycle_collector_paused
 from cfsbuild.tree.dump import DumpEntry
 
-_WITH_DATA = frozenset((stat.S_IFLNK, stat.S_IFDIR))
+_LINK_OR_DIRECTORY = frozenset((stat.S_IFLNK, stat.S_IFDIR))
 
 
 def build(entries: Iterable[DumpEntry], *, formats: tuple[int, int], algorithm: Algorithm) -> bytes:
@@ -80,7 +80,7 @@ def inode_bytes(node: Node, first_block: int) -> bytes:
             data_layout = fmt.LAYOUT_CHUNKED
             # The chunk format takes the low half of the field that also holds the block number.
             pointer = pointer & 0xFFFF0000 | fmt.chunk_bits(size) - fmt.CHUNK_BITS_MIN
-    elif kind not in _WITH_DATA:
+    elif kind not in _LINK_OR_DIRECTORY:
         pointer, size = node.rdev, 0
     icount = (node.xattr_size - 12) // 4 + 1 if node.xattr_size else 0
     i_format = data_layout << 1 | (not node.compact)

@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from cfsbuild import limits
 from cfsbuild.events import ignore
+from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.limits import RACY_NS
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.nodes.treelisting import Listing, listing_of, make_listing
@@ -122,10 +123,13 @@ class PatchBase:
         )
         if not isinstance(self._context.sink, HashOnly):
             base = Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
-            remember = partial(self._cache.save, scan, self._context.sink.algorithm, values)
-            self._context.meanwhile(remember)
-            self._context.meanwhile(partial(self._save, scan, base))
+            algorithm = self._context.sink.algorithm
+            self._context.meanwhile(partial(self._save_both, scan, values, base, algorithm))
         return patch
+
+    def _save_both(self, scan: Scan, values: Values, base: Base, algorithm: Algorithm) -> None:
+        self._cache.save(scan, algorithm, values)
+        self._save(scan, base)
 
     def _read(
         self, before: Scan, scan: Scan, known: Values, numbers: list[int], kind: Shaping

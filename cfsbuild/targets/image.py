@@ -78,8 +78,11 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
     ]
     if not replace_each(dump, [(_line(old), _line(new)) for old, new in entries], shared=1):
         return None
-    image: bytes | bytearray | None = context.image()
-    if not isinstance(image, bytearray) or not patch_image(image, entries, algorithm=context.algorithm):
+    last = context.image()
+    image: bytes | bytearray
+    if last is not None and patch_image(last, entries, algorithm=context.algorithm):
+        image = last
+    else:
         image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
     added = {change.new.digest for change in context.changes if change.new.digest}
     gone = {change.old.digest for change in context.changes if change.old.digest} - added

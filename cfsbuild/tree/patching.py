@@ -68,7 +68,8 @@ def replace_each(data: bytearray, pairs: Iterable[tuple[bytes, bytes]], *, share
 def splice(data: bytearray, pieces: Iterable[tuple[int, int, bytes]]) -> bool:
     """Replace in `data` each range (first byte, byte behind the last) of `pieces` by what it names.
 
-    False, and nothing is replaced, when two overlap.
+    False, and nothing is replaced, when two overlap. What is behind a piece moves when its length is another:
+    good for the few pieces of a patch.
     """
     ordered = sorted(pieces)
     if any(end > start for (_, end, _), (start, _, _) in pairwise(ordered)):

@@ -1,8 +1,10 @@
 """A build that patches gives, byte for byte, what a build from nothing gives."""
 
+import errno
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cfsbuild.build import outputs
 from cfsbuild.build.pipeline import Options, build, make_request
-from cfsbuild.errors import CfsError
+from cfsbuild.errors import CfsError, StoreError
 from cfsbuild.store.contents import image_objects
 from cfsbuild.store.store import Store
 
@@ -255,3 +258,61 @@ def test_whatever_changes_the_outcome_is_that_of_a_build_from_nothing(name, step
             shutil.rmtree(place.root / "fresh")
             shutil.rmtree(place.root / "fresh-out")
             place.same_as_from_nothing()
+
+
+def test_a_cache_that_cannot_be_saved_is_told_of_when_all_else_is_done(place, monkeypatch):
+    def lost(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("cfsbuild.store.statcache.StatCache.save", lost)
+    write(place.source / "a0", b"other content" * 9)
+    with pytest.raises(MemoryError, match="no room"):
+        place.build()
+    monkeypatch.undo()
+    assert b"/a0 117 " in (place.root / "store-out" / "demo-1.dump").read_bytes()
+    place.same_as_from_nothing()
+
+
+def test_an_interrupted_build_does_not_wait_for_a_cache(place, monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr("cfsbuild.store.statcache.StatCache.save", lambda *_: never.wait(60))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cfsbuild.build.execute.write_outputs", interrupted)
+    write(place.source / "a0", b"other content" * 9)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        place.build()
+    never.set()
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("worth", [0, 1 << 40])
+def test_output_files_are_the_same_written_side_by_side_or_one_by_one(place, monkeypatch, worth):
+    monkeypatch.setattr("cfsbuild.build.outputs._WORTH_A_THREAD", worth)
+    write(place.source / "a0", b"other content" * 9)
+    patched = place.same_as_from_nothing()
+    assert len([name for name in patched if name.startswith("demo-1.")]) == 3
+
+
+@pytest.mark.parametrize("stage", ["write", "appear"])
+def test_where_one_output_file_cannot_be_written_nothing_half_written_is_left(place, monkeypatch, stage):
+    monkeypatch.setattr("cfsbuild.build.outputs._WORTH_A_THREAD", 0)
+    whole = getattr(outputs._New, stage)
+
+    def failing(new):
+        if new.file.name.endswith(".dump"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(new)
+
+    monkeypatch.setattr(outputs._New, stage, failing)
+    write(place.source / "a0", b"other content" * 9)
+    with pytest.raises(StoreError) as caught:
+        place.build()
+    assert caught.value.reason == "ENOSPC"
+    names = sorted(path.name for path in (place.root / "store-out").iterdir())
+    assert names == ["demo-1.cfs", "demo-1.dump", "demo-1.manifest.json"]
+    monkeypatch.undo()
+    place.same_as_from_nothing()

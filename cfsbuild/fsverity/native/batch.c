@@ -13,9 +13,11 @@ enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, AWAITED_MAX = 16, POLL_NS
 
 /* A small file that the disk was asked for. */
 struct awaited {
-    size_t index, size;
+    size_t index;
     int fd;
 };
+
+static atomic_size_t awaited_now; /* by all threads of all batches */
 
 struct worker {
     struct batch *b;
@@ -187,33 +189,11 @@ static void end(struct batch *b, size_t index, int fd, int error)
         fail(b, index, error);
 }
 
-/* Waits for the disk to bring the file that it was asked for first. */
-static void take_oldest(struct worker *w)
+static int read_small(struct worker *w, size_t index, int fd, size_t size)
 {
-    const struct awaited *a = &w->awaited[w->oldest];
-    struct batch *b = w->b;
-    int error = 0;
+    const ssize_t got = read_all(fd, place(w->b, &w->m, index, size), size);
 
-    if (!atomic_load(&b->stop)) {
-        const ssize_t got = read_all(a->fd, place(b, &w->m, a->index, a->size), a->size);
-        error = take(b, &w->m, a->index, a->fd, a->size, got);
-    }
-    end(b, a->index, a->fd, error);
-    w->oldest = (w->oldest + 1) % AWAITED_MAX;
-    w->count--;
-}
-
-static void small(struct worker *w, size_t index, int fd, size_t size)
-{
-    struct batch *b = w->b;
-
-    if (read_cached(fd, place(b, &w->m, index, size), size)) {
-        end(b, index, fd, take(b, &w->m, index, fd, size, (ssize_t)size));
-        return;
-    }
-    w->awaited[(w->oldest + w->count++) % AWAITED_MAX] = (struct awaited){.index = index, .size = size, .fd = fd};
-    if (w->count >= b->ahead)
-        take_oldest(w);
+    return take(w->b, &w->m, index, fd, size, got);
 }
 
 /* Reads a large file piece by piece from one descriptor, and writes it to the spool unless that is -1. */
@@ -266,30 +246,88 @@ static int large(struct batch *b, struct merkle *m, size_t index, int fd, uint64
     return error;
 }
 
+/* Sets the size of what is to be read. Returns 0 or an error. */
+static int size_of(const struct batch *b, size_t index, int fd, uint64_t *size)
+{
+    struct stat st;
+
+    if (b->expected) {
+        *size = (uint64_t)b->expected[index];
+        return 0;
+    }
+    if (fstat(fd, &st))
+        return errno;
+    *size = (uint64_t)st.st_size;
+    return S_ISREG(st.st_mode) ? 0 : EINVAL;
+}
+
+/* Waits for the disk to bring the file that it was asked for first, which may have another size by now. */
+static void take_oldest(struct worker *w)
+{
+    const struct awaited a = w->awaited[w->oldest];
+    struct batch *b = w->b;
+    uint64_t size = 0;
+    int error = 0;
+
+    w->oldest = (w->oldest + 1) % AWAITED_MAX;
+    w->count--;
+    if (!atomic_load(&b->stop) && !(error = size_of(b, a.index, a.fd, &size)))
+        error = size > ARENA ? large(b, &w->m, a.index, a.fd, size) : read_small(w, a.index, a.fd, (size_t)size);
+    end(b, a.index, a.fd, error);
+    atomic_fetch_sub(&awaited_now, 1);
+}
+
+static void take_all(struct worker *w)
+{
+    while (w->count)
+        take_oldest(w);
+}
+
+static void small(struct worker *w, size_t index, int fd, size_t size)
+{
+    struct batch *b = w->b;
+
+    if (read_cached(fd, place(b, &w->m, index, size), size)) {
+        end(b, index, fd, take(b, &w->m, index, fd, size, (ssize_t)size));
+    } else if (atomic_fetch_add(&awaited_now, 1) < b->ahead) {
+        if (w->count == AWAITED_MAX)
+            take_oldest(w);
+        w->awaited[(w->oldest + w->count++) % AWAITED_MAX] = (struct awaited){.index = index, .fd = fd};
+    } else {
+        atomic_fetch_sub(&awaited_now, 1);
+        end(b, index, fd, read_small(w, index, fd, size));
+    }
+}
+
+static int open_file(struct worker *w, size_t index)
+{
+    const struct batch *b = w->b;
+
+    for (;;) {
+        const int fd = openat(b->directory, b->names[index], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+        if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || !w->count)
+            return fd;
+        take_oldest(w);
+    }
+}
+
 static void one(struct worker *w, size_t index)
 {
     struct batch *b = w->b;
-    const int fd = openat(b->directory, b->names[index], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
+    const int fd = open_file(w, index);
     uint64_t size = 0;
-    int error = 0;
 
     if (fd < 0) {
         fail(b, index, errno);
         return;
     }
-    if (b->expected)
-        size = (uint64_t)b->expected[index];
-    else if (fstat(fd, &st))
-        error = errno;
-    else if (!S_ISREG(st.st_mode))
-        error = EINVAL;
-    else
-        size = (uint64_t)st.st_size;
-    if (!error && size <= ARENA)
+    const int error = size_of(b, index, fd, &size);
+    if (!error && size <= ARENA) {
         small(w, index, fd, (size_t)size);
-    else
+    } else {
+        take_all(w);
         end(b, index, fd, error ? error : large(b, &w->m, index, fd, size));
+    }
 }
 
 static void large_ones(struct worker *w)
@@ -311,8 +349,7 @@ static void small_ones(struct worker *w)
         for (const size_t end = i + CLAIM; i < end && i < b->count && !atomic_load(&b->stop); i++)
             if (!b->expected || b->expected[i] <= ARENA)
                 one(w, i);
-    while (w->count)
-        take_oldest(w);
+    take_all(w);
 }
 
 /* Large files first, so that none of them is begun when all else is done. From a cold cache they wait for the
@@ -373,13 +410,12 @@ static int wait_for(struct batch *b)
     return stopped;
 }
 
-/* How many files a thread may wait for: all threads together keep a quarter of the descriptors that are allowed. */
-static unsigned ahead(unsigned threads)
+/* How many files the whole process may wait for: a quarter of the descriptors that it may have. */
+static size_t ahead(void)
 {
     struct rlimit open;
-    const rlim_t each = getrlimit(RLIMIT_NOFILE, &open) ? 1 : open.rlim_cur / 4 / threads;
 
-    return each < 1 ? 1 : each < AWAITED_MAX ? (unsigned)each : AWAITED_MAX;
+    return getrlimit(RLIMIT_NOFILE, &open) ? 0 : (size_t)(open.rlim_cur / 4);
 }
 
 int batch_run(struct batch *b)
@@ -391,7 +427,7 @@ int batch_run(struct batch *b)
 
     if (wanted > useful)
         wanted = (unsigned)useful;
-    b->ahead = ahead(wanted ? wanted : 1);
+    b->ahead = ahead();
     pthread_mutex_init(&b->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -48,13 +48,14 @@ struct batch {
     atomic_size_t done;       /* files */
     atomic_size_t bytes;
 
-    size_t failed;            /* which file failed first, in their order, and how; stopped: none did */
+    size_t failed;            /* of the files that were seen to fail, the first in their order, and how; stopped: none */
     int error;
     /* private */
     atomic_size_t next, next_large;
     atomic_uint begun; /* threads */
     atomic_int stop;
-    unsigned running, ahead;
+    unsigned running;
+    size_t ahead;
     pthread_mutex_t lock;
     pthread_cond_t idle;
 };
