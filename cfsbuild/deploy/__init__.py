@@ -7,5 +7,6 @@
   `machine_check` (what its TPM says, and is told), `kernel_features`, `state` (what stays writable),
   `machine_id`, `secrets`;
 - how a machine starts: `boot_config`, `boot_bundle`, `early`, `provision`, `switch_root`, `boot_report`;
-- a virtual one: `guest_kernel`, `kvm`, `state_disk`, `software_tpm`, `machine`, `host_programs`.
+- a virtual one: `guest_kernel`, `kvm`, `state_disk`, `software_tpm`, `machine`, `machine_end`,
+  `host_programs`.
 """
