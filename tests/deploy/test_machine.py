@@ -1,11 +1,12 @@
 """How a machine ended, by what it reported, what its console shows, and how QEMU ended."""
 
+import socket
 import sys
 
 import pytest
 
 from cfsbuild.deploy.machine import Machine, run_machine
-from cfsbuild.deploy.machine_end import Reports, panic_in
+from cfsbuild.deploy.machine_end import Console, Reports, panic_in, pump
 from cfsbuild.errors import CfsError, InputError
 from cfsbuild.events import BootFinished, BootStep
 
@@ -140,6 +141,19 @@ def test_a_panic_after_the_command_has_ended_changes_nothing(ended):
 def test_qemu_that_is_killed_is_no_machine_that_was_switched_off(ended):
     error, _ = ended(STARTED, interactive=True, status=1)
     assert (error.reason, error.brief) == ("qemu", "QEMU ended with status 1")
+
+
+def test_that_a_machine_has_started_is_told_before_what_its_command_writes(tmp_path):
+    came = []
+    pairs = [socket.socketpair() for _ in range(3)]
+    for number, (_, theirs) in reversed(list(enumerate(pairs))):
+        theirs.send(b"%d" % number)
+        theirs.close()
+    with Console(tmp_path / "console") as console:
+        pump([(ours, came.append) for ours, _ in pairs], console, 10)
+    assert came == [b"0", b"1", b"2"]
+    for ours, _ in pairs:
+        ours.close()
 
 
 def test_reports_may_come_in_pieces_and_drive_no_terminal():

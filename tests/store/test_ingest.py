@@ -197,6 +197,29 @@ def test_files_are_read_where_every_read_waits(on_overlay, many) -> None:
     assert on_overlay(VALUES, 1024) == shown(many)
 
 
+NEARLY_NONE = """
+import os, resource, sys
+from pathlib import Path
+from cfsbuild.fsverity.algorithm import Algorithm
+from cfsbuild.store.ingest import ingest_tree
+from cfsbuild.store.sink import HashOnly
+from cfsbuild.tree.scan import scan
+
+found = scan(Path(sys.argv[1]))
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+held = []
+while len(held) < limit - 20:
+    held.append(os.open("/", os.O_RDONLY))
+values = ingest_tree(found, HashOnly(Algorithm.SHA256), threads=2)
+print([value and value.hex() for value in values])
+"""
+
+
+def test_where_descriptors_run_out_files_that_are_waited_for_give_theirs_back(on_overlay, many) -> None:
+    assert on_overlay(NEARLY_NONE, 100) == shown(many)
+
+
 def test_several_nodes_together_do_not_use_up_the_descriptors(on_overlay) -> None:
     assert on_overlay(CROWD, 200) == "6 True"
 

@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, AWAITED_MAX = 16, POLL_NS = 50 * 1000 * 1000 };
+enum { CLAIM = 32, LARGE_FIRST = 4, THREADS_MAX = 256, AWAITED_MAX = 16, POLL_NS = 50 * 1000 * 1000,
+       PAUSE_NS = 1000 * 1000 };
 
 /* A small file that the disk was asked for. */
 struct awaited {
@@ -299,15 +300,25 @@ static void small(struct worker *w, size_t index, int fd, size_t size)
     }
 }
 
+/* Opens a file; where descriptors have run out, when one of those is free that somebody waits for. */
 static int open_file(struct worker *w, size_t index)
 {
-    const struct batch *b = w->b;
+    static const struct timespec moment = {.tv_nsec = PAUSE_NS};
+    struct batch *b = w->b;
 
     for (;;) {
         const int fd = openat(b->directory, b->names[index], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-        if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || !w->count)
+        const int none = fd < 0 && (errno == EMFILE || errno == ENFILE);
+        if (none && atomic_load(&b->stop)) {
+            errno = EINTR;
+            return -1;
+        }
+        if (none && w->count)
+            take_oldest(w);
+        else if (none && atomic_load(&awaited_now))
+            nanosleep(&moment, NULL);
+        else
             return fd;
-        take_oldest(w);
     }
 }
 
