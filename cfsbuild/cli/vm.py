@@ -381,21 +381,17 @@ def _tpm(settings: Settings, disk: Path) -> Path | None:
 
 def _run(settings: Settings, wanted: Machine, image: ImageReport) -> int:
     """Run the machine; return the exit status of what ran in it."""
-    from cfsbuild.deploy.machine import run_machine  # noqa: PLC0415 (not for help)
+    from cfsbuild.cli.listeners import listening  # noqa: PLC0415 (with the next: not for help)
+    from cfsbuild.deploy.machine import run_machine  # noqa: PLC0415
 
     if wanted.interactive:
         note(settings, "booting; Ctrl-C ends the machine")
-        outcome = run_machine(
-            wanted, out=_writer(sys.stdout.fileno()), err=_writer(sys.stderr.fileno()), listener=ignore
-        )
-        return outcome.status
-    from cfsbuild.cli.listeners import listening  # noqa: PLC0415
-
     output, errors = bytearray(), bytearray()
     out, err = _writer(sys.stdout.fileno()), _writer(sys.stderr.fileno())
     if settings.json:
         out, err = _keeper(output), _keeper(errors)
-    with listening(settings) as listener:
+    # On a terminal that is the machine's, its console says how far it is.
+    with contextlib.nullcontext(ignore) if wanted.interactive else listening(settings) as listener:
         listener(BootStep(text="the kernel"))
         outcome = run_machine(wanted, out=out, err=err, listener=listener)
     if not settings.json:

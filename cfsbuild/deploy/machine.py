@@ -8,8 +8,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -92,24 +93,12 @@ def run_machine(machine: Machine, *, out: Take, err: Take, listener: Listener) -
         ports = {
             name: stack.enter_context(_Port(name)) for name in (REPORT, f"{REPORT}.out", f"{REPORT}.err")
         }
-        command = [
-            *_command(machine, scratch, tpm),
-            *(word for port in ports.values() for word in port.options()),
-        ]
         if machine.interactive:
             stack.enter_context(_terminal_kept())
         console = stack.enter_context(Console(scratch / _CONSOLE))
         log = stack.enter_context((scratch / "qemu.log").open("w+b"))
-        process = subprocess.Popen(
-            command,
-            stdin=None if machine.interactive else subprocess.DEVNULL,
-            stdout=None if machine.interactive else log,
-            stderr=log,
-            pass_fds=[port.theirs.fileno() for port in ports.values()],
-        )
+        process = _start(machine, _command(machine, scratch, tpm), ports.values(), log)
         stack.callback(end_program, process)
-        for port in ports.values():
-            port.theirs.close()
         reports = Reports(listener, began)
         takes = {REPORT: reports.take, f"{REPORT}.out": out, f"{REPORT}.err": err}
         try:
@@ -130,6 +119,22 @@ def run_machine(machine: Machine, *, out: Take, err: Take, listener: Listener) -
             interactive=machine.interactive,
         )
         return outcome(ended, seconds=time.monotonic() - began)
+
+
+def _start(
+    machine: Machine, command: Iterable[str], ports: Collection[_Port], log: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Start QEMU, which alone has the other ends of `ports` then."""
+    process = subprocess.Popen(
+        [*command, *(word for port in ports for word in port.options())],
+        stdin=None if machine.interactive else subprocess.DEVNULL,
+        stdout=None if machine.interactive else log,
+        stderr=log,
+        pass_fds=[port.theirs.fileno() for port in ports],
+    )
+    for port in ports:
+        port.theirs.close()
+    return process
 
 
 def _command(machine: Machine, scratch: Path, tpm: Path | None) -> Iterator[str]:

@@ -186,17 +186,16 @@ class Scan:
             yield
             return
 
-        import threading  # noqa: PLC0415 (nothing to ask about when nothing changed)
+        from cfsbuild.begun import Begun  # noqa: PLC0415 (nothing to ask about when nothing changed)
 
         def ask() -> None:
             # Who uses `attributed` asks again then, and is told.
             with contextlib.suppress(BuildError):
                 _ = self.attributed
 
-        thread = threading.Thread(target=ask, name="cfsbuild-xattrs", daemon=True)
-        thread.start()
+        asked = Begun(ask, name="xattrs")
         yield
-        thread.join()
+        asked.settle()
 
     def _asked(self) -> set[int]:
         """Return the numbers of the entries that have extended attributes, or cannot be asked."""

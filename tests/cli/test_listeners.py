@@ -74,6 +74,21 @@ def test_a_note_says_what_it_is_about_and_the_line_as_one_would_type_it(capsys, 
     assert capsys.readouterr().err == expected
 
 
+def soon_drawn(monkeypatch):
+    """Return a terminal, and a bar that appears on it within moments."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.02)
+    return stream, ProgressBar(PlainLines(verbose=False))
+
+
+def wait_for(stream, text):
+    deadline = time.monotonic() + 10
+    while text not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def test_no_bar_appears_for_what_is_quick(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -85,17 +100,11 @@ def test_no_bar_appears_for_what_is_quick(monkeypatch):
 
 
 def test_a_bar_appears_for_what_takes_longer_and_is_removed_at_the_end(monkeypatch):
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(progress, "TICK_SECONDS", 0.02)
-    bar = ProgressBar(PlainLines(verbose=False))
+    stream, bar = soon_drawn(monkeypatch)
     bar(STARTED)
     bar(events.JobStarted(job="a", kind="tree"))
     bar(events.Progress(job="a", unit="bytes", done=1 << 20, total=4 << 20))
-    deadline = time.monotonic() + 10
-    while "a 1.0M/4.0M bytes (25 %)" not in stream.getvalue() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(stream, "a 1.0M/4.0M bytes (25 %)")
     bar(events.JobFinished(job="a", kind="tree", key="", output="", seconds=1.0))
     bar.close()
     text = stream.getvalue()
@@ -114,17 +123,11 @@ def test_a_machine_tells_what_it_does(capsys):
 
 
 def test_a_machine_that_starts_is_a_bar_that_says_what_it_does(monkeypatch):
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(progress, "TICK_SECONDS", 0.02)
-    bar = ProgressBar(PlainLines(verbose=False))
+    stream, bar = soon_drawn(monkeypatch)
     bar(events.BuildFinished(image="demo", digest="", seconds=0.1, ran=0, cached=2))
     for step in ("the kernel", "mounting"):
         bar(events.BootStep(text=step))
-        deadline = time.monotonic() + 10
-        while step not in stream.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(stream, step)
     bar(events.BootFinished(seconds=8.04))
     text = stream.getvalue()
     bar.close()
