@@ -27,6 +27,10 @@ class Begun(Generic[T]):
             thread.start()
         except RuntimeError:
             self._run(work)
+        except BaseException:
+            # An interruption: the thread may be there, and nobody else will know of it.
+            self.settle(patience=PATIENCE)
+            raise
 
     def result(self) -> T:
         """Wait; return what the call returned, or raise what it raised."""

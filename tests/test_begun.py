@@ -104,3 +104,20 @@ def test_where_there_is_no_thread_to_be_had_the_work_is_done_at_once(monkeypatch
     begun = Begun(lambda: raising(KeyError("lost")), name="test")
     with pytest.raises(KeyError):
         begun.result()
+
+
+def test_what_an_interruption_hides_from_its_caller_is_waited_for(monkeypatch):
+    start, ended = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    def slow():
+        time.sleep(0.1)
+        ended.append(True)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        at_once([slow, lambda: None], name="test")
+    assert ended == [True]

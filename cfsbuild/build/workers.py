@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -30,17 +30,18 @@ class Workers:
         self._jobs = max(1, jobs)
         self._work: SimpleQueue[tuple[str, Callable[[], Any]] | None] = SimpleQueue()
         self._done: SimpleQueue[Completion] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
         self._open = 0
+        self._asked = 0
+        # Who asks for a thread may be interrupted and never learn whether there is one: each counts itself.
+        self._serving = 0
+        self._changed = threading.Condition()
 
     def submit(self, token: str, work: Callable[[], Any], /) -> None:
         """Queue `work`, with one more thread for it if the limit allows."""
         self._open += 1
         self._work.put((token, work))
-        if len(self._threads) < min(self._jobs, self._open):
-            thread = threading.Thread(target=self._serve, name=f"cfsbuild-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        if self._asked < min(self._jobs, self._open):
+            self._start_thread()
 
     def next(self) -> Completion:
         """Wait for any piece of work to end; interruptible by signals."""
@@ -49,22 +50,47 @@ class Workers:
         return completion
 
     def close(self, *, patience: float) -> bool:
-        """Drop queued work; wait for what runs, at most `patience` seconds."""
-        while not self._work.empty():
-            self._work.get()
-        for _ in self._threads:
+        """Drop queued work; wait for what runs, at most `patience` seconds. Return whether all has ended."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in range(self._asked):
             self._work.put(None)
-        deadline = time.monotonic() + patience
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._serving, patience)
+
+    def _start_thread(self) -> None:
+        """Start one more thread; where none can be had fewer will do, and without any this one works."""
+        self._asked += 1
+        try:
+            threading.Thread(target=self._serve, name=f"cfsbuild-{self._asked}", daemon=True).start()
+        except RuntimeError:
+            self._asked -= 1
+            if not self._asked:
+                self._work_once()
 
     def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            token, work = item
-            try:
-                completion = Completion(token, work())
-            except BaseException as error:  # noqa: BLE001 (handed to the thread that waits, which raises it)
-                completion = Completion(token, error=error)
-            self._done.put(completion)
-            del completion  # what it holds may be large, and forgotten elsewhere while the next work runs
+        self._count(1)
+        try:
+            while self._work_once():
+                pass
+        finally:
+            self._count(-1)
+
+    def _work_once(self) -> bool:
+        """Wait for one piece of work and do it; return False if the threads are to end instead."""
+        item = self._work.get()
+        if item is None:
+            return False
+        token, work = item
+        try:
+            completion = Completion(token, work())
+        except BaseException as error:  # noqa: BLE001 (handed to the thread that waits, which raises it)
+            completion = Completion(token, error=error)
+        self._done.put(completion)
+        return True
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._serving += change
+            self._changed.notify_all()

@@ -82,8 +82,9 @@ class ProgressBar:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._draw_until_stopped, name="progress", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._draw_until_stopped, name="progress", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _draw_until_stopped(self) -> None:
         while not self._stop.wait(TICK_SECONDS):

@@ -1,6 +1,9 @@
 import io
 import sys
+import threading
 import time
+
+import pytest
 
 from cfsbuild import events
 from cfsbuild.cli import listeners, progress
@@ -113,6 +116,18 @@ def test_a_bar_appears_for_what_takes_longer_and_is_removed_at_the_end(monkeypat
     assert "a: done in 1.00 s\n" in text
     assert text.rsplit("\r", 1)[-1].strip() == ""
     assert listeners.BAR_AFTER_SECONDS == 1.0
+
+
+def test_an_interruption_while_the_bar_starts_leaves_one_that_can_be_closed(monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    bar = ProgressBar(PlainLines(verbose=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bar(STARTED)
+    bar.close()
 
 
 def test_a_machine_tells_what_it_does(capsys):
