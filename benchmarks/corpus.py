@@ -117,7 +117,7 @@ def debian(destination: Path) -> None:
     subprocess.run(
         [
             *("mmdebstrap", "--variant=important", f"--include={PACKAGES}"),
-            *('--customize-hook=find "$1/dev" -type b -delete -o -type c -delete', "bookworm"),
+            *('--customize-hook=find "$1/dev" -xdev -type b -delete -o -type c -delete', "bookworm"),
             *(str(destination), f"deb [signed-by={key}] {archive} bookworm main"),
         ],
         check=True,
