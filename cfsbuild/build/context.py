@@ -9,7 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-from cfsbuild.begun import Begun, settle_all
 from cfsbuild.build.cancelling import CancellableListener
 from cfsbuild.build.job import NODE, Job, Plan
 from cfsbuild.build.reasons import Reason
@@ -150,25 +149,6 @@ class BuildContext:
         self.trees = Trees(plan, node_kinds, self.layer, dict(state.trees))
         self._layers: dict[str, Layer] = {}
         self._lock = threading.Lock()
-        self._meanwhile: list[Begun[None]] = []
-        self._over = False
-
-    def meanwhile(self, work: Callable[[], None], /) -> None:
-        """Begin what no job waits for; nothing once the build is over."""
-        with self._lock:
-            if not self._over:
-                self._meanwhile.append(Begun(work, name="meanwhile"))
-
-    def settle(self, *, patience: float | None = None) -> None:
-        """Wait for all that goes on meanwhile, at most `patience` seconds: the build is over."""
-        with self._lock:
-            self._over = True
-        settle_all(self._meanwhile, patience=patience)
-
-    def raise_meanwhile(self) -> None:
-        """Raise what was raised meanwhile, if anything was."""
-        for begun in self._meanwhile:
-            begun.result()
 
     def outputs(self, names: Iterable[str]) -> dict[str, str]:
         """Return the outputs of the finished jobs `names`."""

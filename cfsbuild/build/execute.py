@@ -46,10 +46,6 @@ if TYPE_CHECKING:
     from cfsbuild.store.transaction import Transaction
 
 
-_MOMENT = 0.25
-"""Seconds that caches which are being saved are given then."""
-
-
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """What a build gave, and its output files as they were right after they were written."""
 
@@ -103,7 +99,6 @@ def execute(  # noqa: PLR0913 (what a build is given; all but the first two by k
         run.whole(transaction)
     save_state(path, _new_state(build))
     run.raise_failures()
-    build.raise_meanwhile()
     result = _result(build, time.monotonic() - began)
     build.listener(result.finished(result.seconds))
     return Executed(result=result, files=tuple(file for done in build.done.values() for file in done.files))
@@ -126,13 +121,8 @@ class _Run:
 
     def whole(self, transaction: Transaction) -> None:
         """Run the jobs and publish what they gave."""
-        try:
-            self._jobs()
-            self._publish(transaction)
-        except BaseException:
-            self._build.settle(patience=_MOMENT)
-            raise
-        self._build.settle()
+        self._jobs()
+        self._publish(transaction)
 
     def _jobs(self) -> None:
         """Run every job, or until one fails; raises only what is no `CfsError`. Jobs end with it."""

@@ -46,7 +46,6 @@ def prepare(build: BuildContext, job: Job) -> Prepared:
         listener=build.listener,
         state=build.sources.directory,
         scan=build.sources.scan,
-        meanwhile=build.meanwhile,
         observe=lambda path: build.sources.observe_file(job.name, path),
         image_tree=lambda asked: _image_tree(build, job, asked),
         read_object=build.sink.read_object,

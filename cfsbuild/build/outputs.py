@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -44,13 +45,13 @@ def write_outputs(
             new = [_begin(directory, file, open_image, unfinished) for file in files]
             if sum(len(file.data) for file in files) >= _WORTH_A_THREAD:
                 commit.begin()
-                at_once([one.write for one in new], name="output")
+                digests = at_once([one.write for one in new], name="output")
                 commit.wait()
-                return tuple(at_once([one.appear for one in new], name="output"))
-            for one in new:
-                one.write()
+                appear = [partial(one.appear, digest) for one, digest in zip(new, digests, strict=True)]
+                return tuple(at_once(appear, name="output"))
+            digests = [one.write() for one in new]
             commit.wait()
-            return tuple(one.appear() for one in new)
+            return tuple(one.appear(digest) for one, digest in zip(new, digests, strict=True))
     except OSError as error:
         raise StoreError(
             f"cannot write to the output directory {directory}",
@@ -69,9 +70,12 @@ class _New(NamedTuple):
     image: int | None
     until: contextlib.ExitStack
 
-    def write(self) -> None:
+    def write(self) -> str:
+        """Write the content; return its digest, for an image none."""
+        digest = ""
         if self.image is None:
             self.target.write(self.file.data)
+            digest = digest_of(self.file.data)
         else:
             # Numbers of its own: who is interrupted closes the others, and whatever is opened next gets them.
             source, target = os.dup(self.image), os.dup(self.target.fileno())
@@ -81,11 +85,11 @@ class _New(NamedTuple):
                 os.close(source)
                 os.close(target)
         self.target.flush()
+        return digest
 
-    def appear(self) -> OutRecord:
+    def appear(self, digest: str) -> OutRecord:
         self.until.close()
-        status = (self.directory / self.file.name).stat()
-        return _record(self.file.name, status, "" if self.file.image else digest_of(self.file.data))
+        return _record(self.file.name, (self.directory / self.file.name).stat(), digest)
 
 
 def _begin(directory: Path, file: OutFile, open_image: OpenImage, unfinished: contextlib.ExitStack) -> _New:

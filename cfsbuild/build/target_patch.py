@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cfsbuild.begun import Begun
+from functools import partial
+
 from cfsbuild.build.context import BuildContext
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components
@@ -25,7 +26,6 @@ def patched_output(
         return None
     files = {record.name: record for record in last.files}
     base = bytes.fromhex(last.output)
-    image = Begun(lambda: _image(build, base), name="image")
     context = PatchContext(
         recipe=build.plan.recipes[job.recipe],
         sink=build.sink,
@@ -33,14 +33,9 @@ def patched_output(
         base=base,
         changes=changes,
         written=lambda name: read_back(build.output, files[name]) if name in files else None,
-        image=image.result,
+        image=partial(_image, build, base),
     )
-    try:
-        output = patch(context, build.plan.target(job).params)
-    finally:
-        image.settle()
-    image.result()
-    return output
+    return patch(context, build.plan.target(job).params)
 
 
 def _image(build: BuildContext, digest: bytes) -> bytearray | None:

@@ -21,7 +21,7 @@ from cfsbuild.fsverity import kernel
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import Hasher
 from cfsbuild.store.ingest import ingest_in_order
-from cfsbuild.store.statcache import Values
+from cfsbuild.store.statfile import Values
 from cfsbuild.store.syscalls import sync_file_system, write_all
 from cfsbuild.tree import paths
 from cfsbuild.tree.flavour import NANOSECONDS, payload_of

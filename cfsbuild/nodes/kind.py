@@ -53,19 +53,13 @@ def no_observer(path: Path) -> None:
     del path
 
 
-def do_now(work: Callable[[], None]) -> None:
-    """Do it."""
-    work()
-
-
 class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the functions of a kind are given besides their parameters.
 
     `input` is the merge of the node's transitive needs, for kinds that read it. `epoch` in seconds.
     `state` is a directory for caches of this user (stat cache), or None. `image_tree` returns the tree of a
     nested recipe (by path) or of a stored image (by reference), for the `image` kind. `scan` lists a local
-    directory, at most once in a build however many ask; without it call `tree.scan.scan`. `meanwhile` does
-    what this node does not wait for; it is done when the build ends. `observe` is told
+    directory, at most once in a build however many ask; without it call `tree.scan.scan`. `observe` is told
     of each local file that no parameter names, before it is looked at, whether it is there or not: a change
     to it is then a change to the node's sources.
     """
@@ -81,7 +75,6 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     image_tree: Callable[[NodeSpec], Tree] | None = None
     scan: Callable[[Path], Scan] | None = None
     observe: Callable[[Path], None] = no_observer
-    meanwhile: Callable[[Callable[[], None]], None] = do_now
     read_object: Callable[[bytes], bytes] | None = None
     """Returns the content of an object, by raw digest, that is in the store or in what `sink` took in."""
     layer_document: Callable[[str], bytearray | None] | None = None

@@ -12,7 +12,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from blake3 import blake3
 
 from cfsbuild import limits
 from cfsbuild.events import ignore
-from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.limits import RACY_NS
 from cfsbuild.nodes.kind import NodeContext
 from cfsbuild.nodes.treelisting import Listing, listing_of, make_listing
@@ -30,12 +28,13 @@ from cfsbuild.store.ingest import absent, objects_directory
 from cfsbuild.store.replacing import replacing
 from cfsbuild.store.shards import Shards, look
 from cfsbuild.store.sink import HashOnly
-from cfsbuild.store.statcache import Remembered, StatCache, Values
+from cfsbuild.store.statcache import StatCache
+from cfsbuild.store.statfile import Remembered, Values
 from cfsbuild.tree import walk
 from cfsbuild.tree.inode import Inode
 from cfsbuild.tree.layer import Layer, extent
 from cfsbuild.tree.patching import MOST_CHANGES, Change, LayerPatch, patch_layer
-from cfsbuild.tree.scan import Scan, digest_of
+from cfsbuild.tree.scan import Scan
 
 _COMPARED = 1024
 """How many records are compared at once."""
@@ -92,7 +91,7 @@ class PatchBase:
     def remember(self, scan: Scan, name: str, layer: Layer) -> None:
         """Note that `scan` gave `layer`, whose document is called `name`."""
         entries, size = extent(layer)
-        self._save(scan, Base(scan="", layer=name, entries=entries, bytes=size))
+        self._save(scan.digest, Base(scan="", layer=name, entries=entries, bytes=size))
 
     def patch(self, scan: Scan, kind: Shaping) -> LayerPatch | None:
         """Return the layer of `scan`; None when it has to be made the slow way."""
@@ -100,7 +99,7 @@ class PatchBase:
         base = self._load(old)
         if old is None or base is None or self._context.layer_document is None:
             return None
-        before = Scan(scan.root, bytes(old.records), bytes(old.names), old.taken_ns)
+        before = Scan(scan.root, old.records, bytes(old.names), old.taken_ns)
         numbers = _changed(before, scan)
         data = None if numbers is None else self._context.layer_document(base.layer)
         if numbers is None or data is None:
@@ -124,12 +123,9 @@ class PatchBase:
         if not isinstance(self._context.sink, HashOnly):
             base = Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
             algorithm = self._context.sink.algorithm
-            self._context.meanwhile(partial(self._save_both, scan, values, base, algorithm))
+            digest = self._cache.save_changed(old, scan, algorithm, values, numbers)
+            self._save(digest, base)
         return patch
-
-    def _save_both(self, scan: Scan, values: Values, base: Base, algorithm: Algorithm) -> None:
-        self._cache.save(scan, algorithm, values)
-        self._save(scan, base)
 
     def _read(
         self, before: Scan, scan: Scan, known: Values, numbers: list[int], kind: Shaping
@@ -182,10 +178,10 @@ class PatchBase:
         except (OSError, msgspec.DecodeError, msgspec.ValidationError):
             # None, or one of another version of this program: the slow way makes a new one.
             return None
-        return base if base.scan == digest_of(old.records, old.names).hex() else None
+        return base if base.scan == old.digest.hex() else None
 
-    def _save(self, scan: Scan, base: Base) -> None:
-        base = msgspec.structs.replace(base, scan=scan.digest.hex())
+    def _save(self, digest: bytes, base: Base) -> None:
+        base = msgspec.structs.replace(base, scan=digest.hex())
         # What cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -202,8 +198,7 @@ def _changed(before: Scan, scan: Scan) -> list[int] | None:
         return None
     newest = before.taken_ns - RACY_NS
     numbers = set(islice(_differing(before, scan), MOST_CHANGES + 1))
-    if scan.newest_ns > newest:
-        numbers.update(_younger(scan, newest))
+    numbers.update(islice(_younger(scan, newest), MOST_CHANGES + 1))
     if len(numbers) > MOST_CHANGES or not all(_patchable(before, scan, number) for number in numbers):
         return None
     return sorted(numbers)
@@ -214,7 +209,8 @@ def _differing(before: Scan, after: Scan) -> Iterator[int]:
     size = walk.RECORD.size
     for start in range(0, len(after.records), size * _COMPARED):
         part = slice(start, start + size * _COMPARED)
-        old, new = before.records[part], after.records[part]
+        # Views are compared number by number.
+        old, new = bytes(before.records[part]), bytes(after.records[part])
         if old != new:
             for at in range(0, len(new), size):
                 if old[at : at + size] != new[at : at + size]:

@@ -4,7 +4,7 @@
 
 - places and names: `layout`; making and opening: `create`, `access`, `meta`, `place`;
 - adding: `staging`, `gate`, `sources`, `publish`, `durability`;
-- adding local directories: `ingest`, `statcache`, `sink`;
+- adding local directories: `ingest`, `statcache`, `statfile`, `sink`;
 - reading: `objects`, `documents`, `results`, `images`, `contents`; fs-verity: `verity`, `enforce`;
 - several processes: `locks`, `leases`; removing: `mark`, `gc`;
 - checking: `fsck` and `fsck_objects`, `fsck_images`, `fsck_documents`, `findings`; mending: `repair`;

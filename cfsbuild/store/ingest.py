@@ -25,7 +25,8 @@ from cfsbuild.store.durability import Durability
 from cfsbuild.store.faults import store_error
 from cfsbuild.store.gate import Gate
 from cfsbuild.store.sink import HashOnly
-from cfsbuild.store.statcache import StatCache, Values
+from cfsbuild.store.statcache import StatCache
+from cfsbuild.store.statfile import Values
 from cfsbuild.store.syscalls import open_file
 from cfsbuild.tree import paths
 from cfsbuild.tree.scan import Scan, explain

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from cfsbuild.begun import Begun
 from cfsbuild.targets.kind import OutFile, PatchContext, TargetContext, TargetKind, TargetOutput
 from cfsbuild.tree.inode import IMPLICIT_DIRECTORY, Inode
 from cfsbuild.tree.layer import Tree, objects_of
@@ -62,34 +64,27 @@ def emit(context: TargetContext, params: ImageParams) -> TargetOutput:
 
 
 def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
-    """Do what `emit` does, with the dump and the image of last time, some files in them replaced."""
-    from cfsbuild.erofs.patching import patch_image  # noqa: PLC0415 (a cached image is not written)
-    from cfsbuild.erofs.writer import write_dump  # noqa: PLC0415
-
+    """Do what `emit` does, with the image, dump and manifest of last time, some files in them replaced."""
     recipe = context.recipe
-    name = recipe.image_name
-    dump = context.written(f"{name}.dump") if params.dump else None
-    manifest = context.written(f"{name}.manifest.json") if params.manifest else bytearray()
-    if dump is None or manifest is None:
-        return None
     entries = [
         (_entry(change.path, change.old, recipe.epoch), _entry(change.path, change.new, recipe.epoch))
         for change in context.changes
     ]
-    if not replace_each(dump, [(_line(old), _line(new)) for old, new in entries], shared=1):
+    # Most of the time goes into the image, the rest into its dump.
+    image = Begun(partial(_put_patched, context, entries), name="image")
+    try:
+        dump = _patched_dump(context, params, entries)
+        manifest = _written(context, ".manifest.json") if params.manifest else bytearray()
+    finally:
+        image.settle()
+    raw = image.result()
+    if dump is None or manifest is None:
         return None
-    last = context.image()
-    image: bytes | bytearray
-    if last is not None and patch_image(last, entries, algorithm=context.algorithm):
-        image = last
-    else:
-        image = write_dump(BytesIO(dump), format=recipe.format, algorithm=context.algorithm)
-    added = {change.new.digest for change in context.changes if change.new.digest}
-    gone = {change.old.digest for change in context.changes if change.old.digest} - added
-    gone = {digest for digest in gone if digest.hex().encode() not in dump}
-    raw = context.sink.put_image_like(context.base, image, added, gone)
+    if raw is None:
+        raw = _put_rewritten(context, dump)
     if raw is None:
         return None
+    name = recipe.image_name
     files = [OutFile(name=f"{name}.cfs", image=raw.hex()), OutFile(name=f"{name}.dump", data=dump)]
     if params.manifest:
         if not replace_each(manifest, [(_named(context.base), _named(raw))]):
@@ -97,6 +92,45 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
         files.append(OutFile(name=f"{name}.manifest.json", data=manifest))
     context.sink.set_ref(name, raw)
     return TargetOutput(digest=raw.hex(), reference=name, files=tuple(files))
+
+
+def _patched_dump(
+    context: PatchContext, params: ImageParams, entries: Sequence[tuple[DumpEntry, DumpEntry]]
+) -> bytearray | None:
+    dump = _written(context, ".dump") if params.dump else None
+    lines = [(_line(old), _line(new)) for old, new in entries]
+    return dump if dump is not None and replace_each(dump, lines, shared=1) else None
+
+
+def _put_patched(context: PatchContext, entries: Sequence[tuple[DumpEntry, DumpEntry]]) -> bytes | None:
+    """Store the last image, patched; return its raw digest, None where that cannot be done."""
+    from cfsbuild.erofs.patching import patch_image  # noqa: PLC0415 (a cached image is not written)
+
+    image = context.image()
+    if image is None or not patch_image(image, entries, algorithm=context.algorithm):
+        return None
+    # What was patched had the only inodes with the old contents.
+    return context.sink.put_image_like(context.base, image, *_added_and_gone(context))
+
+
+def _put_rewritten(context: PatchContext, dump: bytearray) -> bytes | None:
+    """Store the image that the dump describes; return its raw digest, None where that cannot be done."""
+    from cfsbuild.erofs.writer import write_dump  # noqa: PLC0415 (as above)
+
+    image = write_dump(BytesIO(dump), format=context.recipe.format, algorithm=context.algorithm)
+    added, gone = _added_and_gone(context)
+    gone = {digest for digest in gone if digest.hex().encode() not in dump}
+    return context.sink.put_image_like(context.base, image, added, gone)
+
+
+def _added_and_gone(context: PatchContext) -> tuple[set[bytes], set[bytes]]:
+    """Return the objects that the changed files have now, and those that only they had if nobody else did."""
+    added = {change.new.digest for change in context.changes if change.new.digest}
+    return added, {change.old.digest for change in context.changes if change.old.digest} - added
+
+
+def _written(context: PatchContext, suffix: str) -> bytearray | None:
+    return context.written(f"{context.recipe.image_name}{suffix}")
 
 
 def _line(entry: DumpEntry) -> bytes:

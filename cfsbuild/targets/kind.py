@@ -90,7 +90,7 @@ class PatchContext(msgspec.Struct, frozen=True, kw_only=True):
     The tree is the one that gave the output `base` (raw digest), but for `changes`. `written` returns the
     content of a file that this target put into the output directory, or None if it is not there unchanged;
     `image` returns the verified image `base`, or None if the store has it no more. What both return is the
-    caller's to change, so they are asked once for each.
+    caller's to change, so they are asked once for each, on any thread.
     """
 
     recipe: Recipe

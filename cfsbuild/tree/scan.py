@@ -39,7 +39,7 @@ class Scan:
     the epoch.
     """
 
-    def __init__(self, root: Path, records: bytes, names: bytes, taken_ns: int) -> None:
+    def __init__(self, root: Path, records: bytes | memoryview, names: bytes, taken_ns: int) -> None:
         self.root = root
         self.taken_ns = taken_ns
         self.records = records
@@ -260,7 +260,7 @@ def match(old: tuple[bytes | memoryview, bytes | memoryview], new: Scan) -> list
     if native is not None:
         found = native.match(*old, new.records, new.name_bytes)
         return memoryview(found).cast("i").tolist()
-    return walk.match(bytes(old[0]), bytes(old[1]), new.records, new.name_bytes)
+    return walk.match(bytes(old[0]), bytes(old[1]), bytes(new.records), new.name_bytes)
 
 
 def read_target(scanned: Scan, index: int) -> bytes:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import pytest
+from blake3 import blake3
 
 from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
 from cfsbuild.store.ingest import ingest_tree
 from cfsbuild.store.sink import HashOnly
 from cfsbuild.store.statcache import RACY_NS, StatCache
+from cfsbuild.store.statfile import Changes, Remembered
 from cfsbuild.tree.scan import Scan, scan
 
 SHA256 = Algorithm.SHA256
@@ -149,3 +154,125 @@ def test_the_cache_really_saves_the_read(source, tmp_path) -> None:
     for file in (source / "sub").iterdir():
         file.unlink()
     assert ingest_tree(found, HashOnly(SHA256), cache=cache) == values
+
+
+def change(source: Path, name: str, content: bytes) -> tuple[Scan, int]:
+    """Rewrite a file below `sub`; return a later scan and the file's number in it."""
+    (source / "sub" / name).write_bytes(content)
+    found = later(scan(source))
+    return found, found.paths.index(b"/sub/" + name.encode())
+
+
+def recalled(cache: StatCache, found: Scan) -> Remembered:
+    old = cache.recall(found, SHA256)
+    assert old is not None
+    return old
+
+
+class Patched(NamedTuple):
+    """A cache in which one change was saved, the scan before it, what was known of that, the scan with it."""
+
+    cache: StatCache
+    before: Scan
+    known: list[bytes | None]
+    after: Scan
+
+
+@pytest.fixture
+def patched(source, tmp_path) -> Patched:
+    cache = StatCache(tmp_path / "state")
+    before = later(scan(source))
+    known = values_of(before)
+    cache.save(before, SHA256, known)
+    after, number = change(source, "f3", b"changed" * 100)
+    cache.save_changed(recalled(cache, before), after, SHA256, values_of(after), [number])
+    return Patched(cache, before, known, after)
+
+
+def changes_file(tmp_path: Path) -> Path:
+    (file,) = (tmp_path / "state").glob("*.changes")
+    return file
+
+
+def test_what_was_saved_of_changes_is_loaded_with_all_else(patched, source) -> None:
+    cache, before, known, after = patched
+    assert cache.load(after, SHA256) == values_of(after)
+    assert cache.load(before, SHA256).count(None) == known.count(None) + 1
+    old = recalled(cache, after)
+    again, number = change(source, "f4", b"changed as well" * 100)
+    digest = cache.save_changed(old, again, SHA256, values_of(again), [number])
+    assert cache.load(again, SHA256) == values_of(again)
+    assert recalled(cache, again).digest == digest != old.digest
+    assert len(recalled(cache, again).changed) == 2
+
+
+def test_changes_are_small_and_leave_the_file_with_the_scan_alone(patched, source, tmp_path) -> None:
+    cache, after = patched.cache, patched.after
+    changes = changes_file(tmp_path)
+    whole = changes.with_suffix("")
+    content = whole.read_bytes()
+    again, number = change(source, "f4", b"changed as well" * 100)
+    cache.save_changed(recalled(cache, after), again, SHA256, values_of(again), [number])
+    assert whole.read_bytes() == content
+    assert changes.stat().st_size < 600 < whole.stat().st_size
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_changes_with_any_byte_wrong_count_as_absent(patched, tmp_path, native, monkeypatch) -> None:
+    monkeypatch.setenv("CFSBUILD_NATIVE", native)
+    cache, before, known, after = patched
+    file = changes_file(tmp_path)
+    good = file.read_bytes()
+    for position in range(len(good)):
+        damaged = bytearray(good)
+        damaged[position] ^= 0x40
+        file.write_bytes(damaged)
+        assert cache.load(before, SHA256) == known
+    for length in (0, 7, 40, 41, len(good) - 1):
+        file.write_bytes(good[:length])
+        assert cache.load(before, SHA256) == known
+    file.write_bytes(good)
+    assert cache.load(after, SHA256) == values_of(after)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{1 << 40: (bytes(80), None)}, {-1: (bytes(80), None)}, {1: (bytes(79), None)}, {1: (b"", b"x")}],
+)
+def test_changes_that_do_not_fit_count_as_absent(patched, tmp_path, entries) -> None:
+    cache, before, known, after = patched
+    body = msgspec.msgpack.encode(Changes(recalled(cache, after).base, after.taken_ns, entries))
+    changes_file(tmp_path).write_bytes(b"CFSSTATC" + blake3(body).digest() + body)
+    assert cache.load(before, SHA256) == known
+    assert recalled(cache, before).changed == frozenset()
+
+
+def test_changes_to_another_scan_count_as_absent(patched, source, tmp_path) -> None:
+    cache = patched.cache
+    file = changes_file(tmp_path)
+    stale = file.read_bytes()
+    again, _ = change(source, "f4", b"changed as well" * 100)
+    cache.save(again, SHA256, values_of(again))
+    assert not file.exists()
+    file.write_bytes(stale)
+    assert cache.load(again, SHA256) == values_of(again)
+
+
+def test_many_changes_are_saved_with_the_whole(patched, source, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cfsbuild.store.statcache._MOST_CHANGED", 1)
+    cache, after = patched.cache, patched.after
+    again, number = change(source, "f4", b"changed as well" * 100)
+    digest = cache.save_changed(recalled(cache, after), again, SHA256, values_of(again), [number])
+    assert not list((tmp_path / "state").glob("*.changes"))
+    assert cache.load(again, SHA256) == values_of(again)
+    assert recalled(cache, again).digest == digest
+
+
+def test_changes_that_cannot_be_written_cost_only_time(patched, source, tmp_path) -> None:
+    cache, after = patched.cache, patched.after
+    old = recalled(cache, after)
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"a file where the directory should be")
+    again, number = change(source, "f4", b"changed as well" * 100)
+    cache.save_changed(old, again, SHA256, values_of(again), [number])
+    assert cache.load(again, SHA256) == [None] * len(again)
