@@ -14,6 +14,9 @@ _BOLD = "\x1b[1m"
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
 
+_MOST_SHOWN = 100
+"""Problems: an image without its store has one for each file."""
+
 _QUOTE_BYTES = 1 << 20
 _QUOTE_WIDTH = 160
 
@@ -23,10 +26,12 @@ def _paint(text: str, style: str, *, color: bool) -> str:
 
 
 def error_text(error: CfsError, *, color: bool = False) -> str:
-    """Return every problem of `error` for a terminal; no newline at the end."""
+    """Return the problems of `error` for a terminal, as many as one would read; no newline at the end."""
     problems = error.problems()
-    blocks = [problem_text(problem, color=color) for problem in problems]
-    if len(problems) > 1:
+    blocks = [problem_text(problem, color=color) for problem in problems[:_MOST_SHOWN]]
+    if len(problems) > _MOST_SHOWN:
+        blocks.append(f"{len(problems)} problems, of which {_MOST_SHOWN} are shown; --json tells all")
+    elif len(problems) > 1:
         blocks.append(f"{len(problems)} problems")
     return "\n".join(blocks)
 

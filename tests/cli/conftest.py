@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+import swtpm
 
 from cfsbuild.cli.main import main
 from cfsbuild.erofs.writer import write_image
@@ -129,3 +130,10 @@ def files():
         return {path: path.read_bytes() for path in sorted(Path(directory).rglob("*")) if path.is_file()}
 
     return call
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Give a TPM of the test's own."""
+    with swtpm.running(tmp_path / "tpm") as made:
+        yield made

@@ -95,6 +95,16 @@ def test_all_problems_are_shown_with_origin_first_quotation_and_hint(failing, tm
     ]
 
 
+def test_of_very_many_problems_as_many_are_shown_as_one_would_read(failing):
+    problems = tuple(Problem(f"number {number}") for number in range(60_000))
+    lines = failing(RecipeError(problems)).err.splitlines()
+    assert lines[:2] == ["error: number 0", "error: number 1"]
+    assert lines[-2:] == ["error: number 99", "60000 problems, of which 100 are shown; --json tells all"]
+    document = msgspec.json.decode(failing(RecipeError(problems), "--json").err)
+    assert len(document["error"]["problems"]) == 60_000
+    assert failing(RecipeError(problems[:100])).err.splitlines()[-1] == "100 problems"
+
+
 def test_the_json_document_has_every_problem_and_a_reason(failing):
     error = RecipeError((Problem("a", "d", "r", Origin("f.toml", 3, "k")), Problem("b")), reason="why")
     document = msgspec.json.decode(failing(error, "--json").err)

@@ -31,12 +31,6 @@ def bundle(lab, envelope):
     return envelope
 
 
-@pytest.fixture
-def machine(tmp_path):
-    with swtpm.running(tmp_path / "tpm") as running:
-        yield running
-
-
 def enrol(machine, name="m.json"):
     made = Enrolled(machine)
     Path(name).write_bytes(enrolment.encode(made.enrolment))

@@ -36,12 +36,6 @@ CFSB = Path("out/edge-1.cfsb")
 
 
 @pytest.fixture
-def machine(tmp_path):
-    with swtpm.running(tmp_path / "tpm") as made:
-        yield made
-
-
-@pytest.fixture
 def enrolled(lab, run, machine):
     made = Enrolled(machine)
     Path("m.json").write_bytes(enrolment.encode(made.enrolment))

@@ -4,8 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-import swtpm
 from kernel_images import portable_executable
 
 from cfsbuild.trust.tpm import pcr
@@ -18,12 +16,6 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for line in block.splitlines()
 ]
-
-
-@pytest.fixture
-def machine(tmp_path):
-    with swtpm.running(tmp_path / "tpm") as running:
-        yield running
 
 
 def test_the_guide_works_from_the_first_to_the_last_command(lab, run, machine):

@@ -2,24 +2,13 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "trust"))
-
-import swtpm
 from enrolled import PAYLOAD, ZERO, Enrolled
 
 from cfsbuild.trust import unseal_policy
 from cfsbuild.trust.unseal_policy import Branch
-
-
-@pytest.fixture
-def machine(tmp_path):
-    with swtpm.running(tmp_path / "tpm") as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 import hashlib
 import stat
 import struct
-import sys
-from pathlib import Path
 
 import pytest
+from generator import many_shared_xattrs, random_dump, wide_dump
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +18,6 @@ from cfsbuild.fsverity.algorithm import Algorithm
 from cfsbuild.fsverity.digest import digest_bytes
 from cfsbuild.tree.dump import DumpEntry, format_entry, parse_dump, parse_dump_bytes
 from cfsbuild.tree.flavour import from_dump, to_dump
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
-from generator import many_shared_xattrs, random_dump, wide_dump
 
 try:
     from cfsbuild.erofs import _emit
