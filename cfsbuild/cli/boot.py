@@ -131,13 +131,21 @@ def _fail(config: BootConfig | None, ports: Ports, report: boot_report.BootRepor
     tell_failure(report)
     try:
         boot_report.send(report, ports.report)
-        if config is not None and config.on_failure == "shell":
-            boot_bundle.forfeit(config)
-            os.execve("/bin/sh", ["/bin/sh"], ENVIRONMENT)  # noqa: S606
     except (CfsError, OSError) as error:
         _say(f"cfsbuild:   and then: {error}")
-    early.power_off()
+    give_up(config)
     signal.pause()
+
+
+def give_up(config: BootConfig | None) -> None:
+    """Switch the machine off; or start a shell, if the configuration says so and the TPM releases no more."""
+    if config is not None and config.on_failure == "shell":
+        try:
+            boot_bundle.forfeit(config)
+            os.execve("/bin/sh", ["/bin/sh"], ENVIRONMENT)  # noqa: S606 (as init does)
+        except (CfsError, OSError) as error:
+            _say(f"cfsbuild:   and then: {error}")
+    early.power_off()
 
 
 def tell_failure(report: boot_report.BootReport) -> None:

@@ -184,9 +184,7 @@ def _failed(config: BootConfig) -> None:
     """Say what systemd could not do, unless the step that failed did; switch off, or start a shell."""
     if not TOLD.exists():
         _tell(boot_report.failure(_why_failed()), config.report)
-    if config.on_failure == "shell":
-        os.execve("/bin/sh", ["/bin/sh"], boot.ENVIRONMENT)  # noqa: S606 (as init does)
-    early.power_off()
+    boot.give_up(config)
 
 
 def _why_failed() -> CfsError:

@@ -7,7 +7,7 @@ import getpass
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cfsbuild.deploy import by_bundle, early, provision
+from cfsbuild.deploy import by_bundle, early, machine_check, provision
 from cfsbuild.deploy.boot_config import BootConfig
 from cfsbuild.deploy.bundle_mount import Policy
 from cfsbuild.errors import VerificationError
@@ -15,10 +15,8 @@ from cfsbuild.trust import enrolment, key_files, keys, process, unsealing
 from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.enrolment import Enrolment
 from cfsbuild.trust.keys import PublicKey
-from cfsbuild.trust.pcrlock import MOUNT_PCR
 from cfsbuild.trust.statement import digest_hex
 from cfsbuild.trust.tpm.connection import Tpm
-from cfsbuild.trust.tpm.pcr import extend_pcr
 from cfsbuild.trust.tpm.transport import open_transport
 
 _FORFEITED = b"cfsbuild:forfeited"
@@ -76,7 +74,8 @@ def forfeit(config: BootConfig) -> None:
     """
     with _tpm(config) as tpm:
         if tpm is not None:
-            extend_pcr(tpm, MOUNT_PCR, _FORFEITED)
+            enrolled = _enrolled(config)
+            machine_check.latch(tpm, _FORFEITED, srk_name="" if enrolled is None else enrolled.srk.name)
 
 
 def _enable_verity(bundle: Bundle, state: Path, tell: Callable[[str], None]) -> None:

@@ -64,7 +64,7 @@ def mount_opened(order: Order, opened: OpenedBundle, target: Path, tpm: Tpm | No
             if order.secrets is not None:
                 undo.enter_context(secrets_written(secrets_of(opened.bundle), order.secrets))
             if tpm is not None:
-                machine_check.record_mount(opened.bundle, tpm)
+                machine_check.record_mount(opened.bundle, tpm, order.enrolled)
 
     return bundle_mount.mount_accepted(
         opened.bundle, order.base, target, allow_insecure=order.policy.allow_insecure, finish=finish

@@ -8,7 +8,7 @@ from cfsbuild.trust.bundle import Bundle
 from cfsbuild.trust.counter import read_counter
 from cfsbuild.trust.enrolment import EnrolledCounter, Enrolment
 from cfsbuild.trust.pcrlock import MOUNT_PCR, mount_event
-from cfsbuild.trust.storage_key import storage_key
+from cfsbuild.trust.storage_key import salted_session, storage_key
 from cfsbuild.trust.tpm.connection import Tpm
 from cfsbuild.trust.tpm.pcr import extend_pcr
 
@@ -30,7 +30,7 @@ def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = 
             resolution="name it: --tpm DEVICE",
             reason="tpm-missing",
         )
-    wanted = {name for name in (_named(bundle), enrolled and enrolled.srk.name) if name}
+    wanted = _storage_keys(bundle, enrolled)
     found = storage_key(tpm).name.hex()
     if wanted != {found}:
         raise VerificationError(
@@ -43,8 +43,10 @@ def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = 
         _check_counter(bundle, tpm, counter, found)
 
 
-def _named(bundle: Bundle) -> str:
-    return "" if bundle.target is None else bundle.target.srk
+def _storage_keys(bundle: Bundle, enrolled: Enrolment | None) -> set[str]:
+    """Return the Names that the machine's storage root key must have, in hex."""
+    named = [] if bundle.target is None else [bundle.target.srk]
+    return {*named, *([] if enrolled is None else [enrolled.srk.name])}
 
 
 def _counters(bundle: Bundle, enrolled: Enrolment | None) -> list[EnrolledCounter]:
@@ -74,6 +76,23 @@ def _check_counter(bundle: Bundle, tpm: Tpm, wanted: EnrolledCounter, srk_name: 
     bundles.check_generation(bundle, counter.value - wanted.base)
 
 
-def record_mount(bundle: Bundle, tpm: Tpm) -> None:
-    """Extend PCR 15 by what was mounted: what is sealed with PCR 15 at zero is not released any more."""
-    extend_pcr(tpm, MOUNT_PCR, mount_event(bundle.name, bundle.image.digest))
+def record_mount(bundle: Bundle, tpm: Tpm, enrolled: Enrolment | None = None) -> None:
+    """Extend PCR 15 by what was mounted: what is sealed with PCR 15 at zero is not released any more.
+
+    Raises what `latch` raises.
+    """
+    name, *_ = *_storage_keys(bundle, enrolled), ""
+    latch(tpm, mount_event(bundle.name, bundle.image.digest), srk_name=name)
+
+
+def latch(tpm: Tpm, event: bytes, *, srk_name: str) -> None:
+    """Extend PCR 15 by `event`. That the TPM did it is certain, if its storage root key has `srk_name` (hex).
+
+    Without that name nothing is certain: whatever stands between this machine and its TPM has keys as well.
+    Raises `TpmError`, `VerificationError` (reason `srk-name`).
+    """
+    if not srk_name:
+        extend_pcr(tpm, MOUNT_PCR, event)
+        return
+    with salted_session(tpm, storage_key(tpm, name=bytes.fromhex(srk_name))) as session:
+        extend_pcr(tpm, MOUNT_PCR, event, session)

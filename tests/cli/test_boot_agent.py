@@ -1,5 +1,6 @@
 """How a machine starts from a bundle, by the kernel of this machine and a software TPM."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import swtpm
 from enrolled import Enrolled
 
-from cfsbuild.cli import boot
+from cfsbuild.cli import boot, boot_systemd
 from cfsbuild.deploy import boot_bundle, boot_report
 from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.deploy.kernel_features import has_feature
@@ -179,9 +180,13 @@ class Entered(Exception):  # noqa: N818 (it is none)
     """The agent becomes a shell."""
 
 
-@pytest.mark.parametrize("absent", [False, True])
-def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, tpm, monkeypatch, absent):
-    """The state that things are sealed to must be gone when somebody can type."""
+def fail(config):
+    boot._fail(config, boot.Ports(), boot_report.failure(OSError(2, "gone")))
+
+
+@pytest.fixture
+def ending(monkeypatch, tmp_path):
+    """Let an agent that fails raise what it does, and think that the failure was told."""
 
     def shell(*_):
         raise Entered("shell")
@@ -191,12 +196,25 @@ def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, 
 
     monkeypatch.setattr(os, "execve", shell)
     monkeypatch.setattr(boot.early, "power_off", power_off)
+    monkeypatch.setattr(boot_systemd, "TOLD", tmp_path)
+
+
+@pytest.mark.usefixtures("ending")
+@pytest.mark.parametrize("agent", [fail, boot_systemd._failed])
+@pytest.mark.parametrize("tpm_is", ["there", "absent", "another"])
+def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, tpm, tmp_path, agent, tpm_is):
+    """The state that things are sealed to must be gone when somebody can type."""
     config = msgspec.structs.replace(machine.config, on_failure="shell")
-    if absent:
-        config = msgspec.structs.replace(config, tpm="swtpm:/nowhere")
-    with pytest.raises(Entered, match="off" if absent else "shell"):
-        boot._fail(config, boot.Ports(), boot_report.failure(OSError(2, "gone")))
-    if not absent:
+    with contextlib.ExitStack() as others:
+        if tpm_is == "absent":
+            config = msgspec.structs.replace(config, tpm="swtpm:/nowhere")
+        if tpm_is == "another":
+            another = others.enter_context(swtpm.running(tmp_path / "another"))
+            Enrolled(another)
+            config = msgspec.structs.replace(config, tpm=another.name)
+        with pytest.raises(Entered, match="shell" if tpm_is == "there" else "off"):
+            agent(config)
+    if tpm_is == "there":
         assert machine.refused() == "pcr-mismatch"
         tpm.reboot()
     machine.start()

@@ -1,5 +1,7 @@
 """Whether a bundle is for this machine: what it says, what the machine knows of itself, what the TPM says."""
 
+import hashlib
+
 import msgspec
 import pytest
 import swtpm
@@ -10,6 +12,8 @@ from cfsbuild.deploy.machine_check import check_machine, record_mount
 from cfsbuild.errors import CfsError
 from cfsbuild.trust import counter, enrolment
 from cfsbuild.trust.bundle import Counter, Machine
+from cfsbuild.trust.pcrlock import mount_event
+from cfsbuild.trust.tpm.command_codes import CommandCode
 from cfsbuild.trust.tpm.structures import decode_nv_public, encode_nv_public, name_of
 from cfsbuild.trust.tpm.wire import sized, u32
 
@@ -104,3 +108,54 @@ def test_a_mount_that_no_register_takes_is_not_said_to_be_recorded(machine):
     with machine.through(change=no_banks) as (tpm, _), pytest.raises(CfsError) as caught:
         record_mount(bundle(), tpm)
     assert caught.value.reason == "pcr-bank"
+
+
+def swallowed(command, response):
+    """Answer what extends a register in the TPM's place, as if it had done it."""
+    if code_of(command) != CommandCode.PCR_EXTEND:
+        return response
+    body = u32(0) + sized(b"") + b"\x01" + sized(b"")
+    return command[:2] + u32(10 + len(body)) + u32(0) + body
+
+
+def no_sha256(command, response):
+    """Say that the TPM keeps no registers by SHA-256."""
+    if code_of(command) != CommandCode.GET_CAPABILITY:
+        return response
+    return response.replace(b"\x00\x0b\x03\xff\xff\xff", b"\x00\x0b\x03\x00\x00\x00")
+
+
+@pytest.mark.parametrize("change", [swallowed, no_sha256])
+@pytest.mark.parametrize("known_by", ["the bundle", "the machine"])
+def test_what_stands_between_cannot_keep_a_mount_from_being_recorded(machine, change, known_by):
+    made = bundle(target=target(machine) if known_by == "the bundle" else None)
+    enrolled = machine.enrolment if known_by == "the machine" else None
+    with machine.through(change=change) as (tpm, _), pytest.raises(CfsError) as caught:
+        record_mount(made, tpm, enrolled)
+    assert caught.value.reason == "tpm-response"
+
+
+def test_where_nobody_knows_the_storage_key_nobody_can_tell(machine):
+    with machine.through(change=no_sha256) as (tpm, _):
+        record_mount(bundle(), tpm)
+    assert "15: 0x" + "0" * 64 in machine.machine.tool("pcrread", "sha256:15")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_mount_is_recorded_in_every_bank(machine, known):
+    made = bundle(target=target(machine) if known else None)
+    with machine.tpm() as tpm:
+        record_mount(made, tpm)
+    event = mount_event(made.name, made.image.digest)
+    said = machine.machine.tool("pcrread", "sha1:15+sha256:15+sha384:15+sha512:15")
+    for bank in ("sha1", "sha256", "sha384", "sha512"):
+        digest = hashlib.new(bank, event).digest()
+        assert hashlib.new(bank, bytes(len(digest)) + digest).hexdigest().upper() in said, bank
+
+
+def test_a_mount_is_not_recorded_by_another_tpm(machine):
+    made = bundle(target=target(machine, srk=OTHER))
+    with machine.tpm() as tpm, pytest.raises(CfsError) as caught:
+        record_mount(made, tpm)
+    assert caught.value.reason == "srk-name"
+    assert "15: 0x" + "0" * 64 in machine.machine.tool("pcrread", "sha256:15")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cfsbuild.errors import TpmError
 from cfsbuild.trust.tpm.command_codes import CommandCode
 from cfsbuild.trust.tpm.connection import Tpm, nothing
-from cfsbuild.trust.tpm.session import PASSWORD, permanent
+from cfsbuild.trust.tpm.session import AUDIT, CONTINUE, PASSWORD, Authorization, Session, permanent
 from cfsbuild.trust.tpm.structures import pcr_selection
 from cfsbuild.trust.tpm.wire import Reader, u16, u32
 
@@ -52,24 +52,31 @@ def read_pcrs(tpm: Tpm, pcrs: Iterable[int]) -> dict[int, bytes]:
     return found
 
 
-def active_banks(tpm: Tpm) -> list[int]:
-    """Return the hash algorithms (TPM_ALG_ID) by which the TPM keeps registers."""
-    return tpm.ask(CommandCode.GET_CAPABILITY, _banks, (), u32(_CAP_PCRS) + u32(0) + u32(1))
+def active_banks(tpm: Tpm, session: Session | None = None) -> list[int]:
+    """Return the hash algorithms (TPM_ALG_ID) by which the TPM keeps registers.
+
+    With a `session` it is certain that the TPM said so.
+    """
+    audit = () if session is None else (Authorization(session, attributes=CONTINUE | AUDIT),)
+    return tpm.ask(CommandCode.GET_CAPABILITY, _banks, (), u32(_CAP_PCRS) + u32(0) + u32(1), audit)
 
 
-def extend_pcr(tpm: Tpm, pcr: int, data: bytes) -> None:
+def extend_pcr(tpm: Tpm, pcr: int, data: bytes, session: Session | None = None) -> None:
     """Extend a register by the digest of `data`, in all active banks, each by its own hash.
 
-    Raises `TpmError` (reason `pcr-bank`) for a bank whose hash cannot be computed here, and where there is no
-    bank, before anything is extended: a register left as it was in one bank is no latch.
+    With a `session` it is certain that the TPM did it. Raises `TpmError` (reason `pcr-bank`) for a bank whose
+    hash cannot be computed here, and where there is no bank, before anything is extended: a register left as
+    it was in one bank is no latch.
     """
     digests = b""
-    banks = active_banks(tpm)
+    banks = active_banks(tpm, session)
     if not banks:
         raise TpmError("the TPM keeps no registers in any bank", reason="pcr-bank")
     for bank in banks:
         digests += u16(bank) + _digest(bank, data)
-    tpm.ask(CommandCode.PCR_EXTEND, nothing, (permanent(pcr),), u32(len(banks)) + digests, (PASSWORD,))
+    register = permanent(pcr)
+    authorization = PASSWORD if session is None else Authorization(session, register)
+    tpm.ask(CommandCode.PCR_EXTEND, nothing, (register,), u32(len(banks)) + digests, (authorization,))
 
 
 def _digest(bank: int, data: bytes) -> bytes:

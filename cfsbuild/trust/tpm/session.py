@@ -23,7 +23,11 @@ DIGEST_BITS = 256
 CONTINUE = 0x01
 DECRYPT = 0x20
 ENCRYPT = 0x40
-"""TPMA_SESSION (part 2, 8.4): it goes on; the command's, the response's first parameter is encrypted."""
+AUDIT = 0x80
+"""TPMA_SESSION (part 2, 8.4): it goes on; the command's, the response's first parameter is encrypted; it
+authorizes nothing, and its HMAC tells who answers."""
+_AUDIT_EXCLUSIVE = 0x02
+"""Set in a response when the TPM did nothing else since the session began to audit."""
 
 _PASSWORD = 0x40000009
 _KEY_BITS = 128
@@ -87,7 +91,8 @@ class Session:
 
     def check(self, answer: AuthResponse, rp_hash: bytes, entity: Entity | None, attributes: int) -> None:
         """Take the TPM's new nonce; raise `TpmError` (reason `tpm-response`) if it did not answer this."""
-        if not NONCE_BYTES // 2 <= len(answer.nonce) <= _NONCE_BYTES_MAX or answer.attributes != attributes:
+        said = answer.attributes & ~(_AUDIT_EXCLUSIVE if attributes & AUDIT else 0)
+        if not NONCE_BYTES // 2 <= len(answer.nonce) <= _NONCE_BYTES_MAX or said != attributes:
             raise _tampered("another session")
         expected = self._hmac(rp_hash, answer.nonce, self._nonce_caller, entity, answer.attributes)
         if not hmac.compare_digest(expected, answer.hmac):
