@@ -13,6 +13,10 @@ PATIENCE = 1.0
 """Seconds that what goes on in other threads is given to end, once this one is interrupted."""
 
 
+_MOMENT = 0.05
+"""Seconds in which a thread that there is begins to run."""
+
+
 class Begun(Generic[T]):
     """A call that was begun; made at once where no thread can be had. The process ends without it."""
 
@@ -21,6 +25,7 @@ class Begun(Generic[T]):
         self._error: BaseException | None = None
         # Python 3.11 takes a thread for ended whose `join` was interrupted.
         self._ended = threading.Event()
+        self._runs = threading.Event()
         # The thread alone keeps what the work needs, for as long as it runs.
         thread = threading.Thread(target=self._run, args=(work,), name=f"cfsbuild-{name}", daemon=True)
         try:
@@ -29,7 +34,8 @@ class Begun(Generic[T]):
             self._run(work)
         except BaseException:
             # An interruption: the thread may be there, and nobody else will know of it.
-            self.settle(patience=PATIENCE)
+            if self._runs.wait(_MOMENT):
+                self.settle(patience=PATIENCE)
             raise
 
     def result(self) -> T:
@@ -44,6 +50,7 @@ class Begun(Generic[T]):
         self._ended.wait(patience)
 
     def _run(self, work: Callable[[], T]) -> None:
+        self._runs.set()
         try:
             self._value.append(work())
         except BaseException as error:  # noqa: BLE001 (raised by `result`, on another thread)

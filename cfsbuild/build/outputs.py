@@ -108,6 +108,14 @@ def _record(name: str, status: os.stat_result, digest: str) -> OutRecord:
     return OutRecord(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, digest)
 
 
+def seems_whole(directory: Path, record: OutRecord) -> bool:
+    """Say whether a file of the right size is where one was written to `directory`."""
+    try:
+        return os.lstat(directory / record.name).st_size == record.size
+    except OSError:
+        return False
+
+
 def read_back(directory: Path, record: OutRecord) -> bytearray | None:
     """Return the content of a file that was written to `directory`; None if it is not what was written."""
     try:

@@ -7,7 +7,7 @@ from functools import partial
 from cfsbuild.build.context import BuildContext
 from cfsbuild.build.job import Job
 from cfsbuild.build.keys import Components
-from cfsbuild.build.outputs import read_back
+from cfsbuild.build.outputs import read_back, seems_whole
 from cfsbuild.build.state import LastRun
 from cfsbuild.errors import StoreError, VerificationError
 from cfsbuild.targets.kind import PatchContext, TargetOutput
@@ -22,10 +22,13 @@ def patched_output(
     if patch is None or build.force(job.name):
         return None
     changes = _changes(build, job, last, components)
-    if changes is None or not build.store.has_image(bytes.fromhex(last.output)):
+    base = bytes.fromhex(last.output)
+    if changes is None or not build.store.has_image(base):
+        return None
+    # To patch the image for nothing, because a file beside it is gone, would cost as much as it saves.
+    if not all(seems_whole(build.output, record) for record in last.files if record.digest):
         return None
     files = {record.name: record for record in last.files}
-    base = bytes.fromhex(last.output)
     context = PatchContext(
         recipe=build.plan.recipes[job.recipe],
         sink=build.sink,

@@ -45,9 +45,10 @@ class ProgressBar:
     def close(self) -> None:
         """Remove the bar and end its thread."""
         self._stop.set()
-        if self._thread is not None:
+        # Who was interrupted while it started may have one that is not there.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
-            self._thread = None
+        self._thread = None
         with self._lock:
             self._remove()
 
@@ -82,9 +83,8 @@ class ProgressBar:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._draw_until_stopped, name="progress", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = threading.Thread(target=self._draw_until_stopped, name="progress", daemon=True)
+            self._thread.start()
 
     def _draw_until_stopped(self) -> None:
         while not self._stop.wait(TICK_SECONDS):

@@ -133,11 +133,12 @@ def gather(context: NodeContext, params: TreeParams) -> Fingerprint:
                 origin=context.spec.origin_of("include"),
                 reason="nothing-included",
             )
-        listing = make_listing(context, found, numbers, frozenset(params.preserve))
+        cache = None if base is None else base.cache
+        listing = make_listing(context, found, numbers, frozenset(params.preserve), cache=cache)
         layer = _layer(context, params, listing)
         name = document_digest(encode_layer(layer))
         if base is not None:
-            base.remember(found, name, layer)
+            base.remember(name, layer)
         return Fingerprint(digests={"source": name}, payload=layer)
 
 

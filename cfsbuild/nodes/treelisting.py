@@ -45,19 +45,23 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
 
 
 def make_listing(
-    context: NodeContext, scan: Scan, numbers: Sequence[int], preserve: Collection[str]
+    context: NodeContext,
+    scan: Scan,
+    numbers: Sequence[int],
+    preserve: Collection[str],
+    *,
+    cache: StatCache | None = None,
 ) -> Listing:
-    """Read what `numbers` lists of `scan`; contents go to `context.sink`.
+    """Read what `numbers` lists of `scan`, unless `cache` knows it; contents go to `context.sink`.
 
     Raises `BuildError` for devices, for what cannot be read, and for what changes meanwhile.
     """
     numbers = _without_sockets(context, scan, numbers)
-    sink, state = context.sink, context.state
     with scan.asking() if _wants_xattrs(preserve) else nullcontext():
         contents = ingest_tree(
             scan,
-            sink,
-            cache=StatCache(state) if state is not None else None,
+            context.sink,
+            cache=cache,
             numbers=numbers,
             listener=context.listener,
             job=context.spec.name,

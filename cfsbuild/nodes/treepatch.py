@@ -1,9 +1,9 @@
 """The layer of a `tree` node, patched: when of a large directory only a few files have changed.
 
-The stat cache holds the last scan of the directory. A small document beside it says which layer that scan
-gave to a node of these parameters: the base. When the names and types are still the same, the entries that
-differ are a small scan of their own; they go through the same functions as a whole one, once as they were and
-once as they are, and what comes out differently is replaced in the base (`tree.patching`).
+The stat cache holds the last scan of the directory. A small document beside it says which layer that file of
+the cache gave to a node of these parameters: the base. When the names and types are still the same, the
+entries that differ are a small scan of their own; they go through the same functions as a whole one, once as
+they were and once as they are, and what comes out differently is replaced in the base (`tree.patching`).
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ _COMPARED = 1024
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The document: the scan with the digest `scan` gave `layer`. `entries` and `bytes` as in a result.
+    """The document: the stat cache's file with the digest `stat` gave `layer`.
 
-    `shards` is the store's objects when all of the layer's were last seen there.
+    It must be that very file: another one for the same scan may know other contents, of a file that changed
+    twice within one tick of the clock. `entries` and `bytes` as in a result. `shards` is the store's objects
+    when those of the layer were last seen there.
     """
 
-    scan: str
+    stat: str
     layer: str
     entries: int
     bytes: int
@@ -70,8 +72,8 @@ class PatchBase:
     """What is known about the last layer of one node's directory and parameters."""
 
     def __init__(self, context: NodeContext, state: Path, path: Path) -> None:
+        self.cache = StatCache(state)
         self._context = context
-        self._cache = StatCache(state)
         self._path = path
 
     @classmethod
@@ -88,14 +90,14 @@ class PatchBase:
         key = blake3(msgspec.msgpack.encode(parts)).hexdigest(length=16)
         return cls(context, context.state, context.state / f"base-{key}.json")
 
-    def remember(self, scan: Scan, name: str, layer: Layer) -> None:
-        """Note that `scan` gave `layer`, whose document is called `name`."""
+    def remember(self, name: str, layer: Layer) -> None:
+        """Note that what `cache` loaded or saved last gave `layer`, whose document is called `name`."""
         entries, size = extent(layer)
-        self._save(scan.digest, Base(scan="", layer=name, entries=entries, bytes=size))
+        self._save(Base(stat="", layer=name, entries=entries, bytes=size))
 
     def patch(self, scan: Scan, kind: Shaping) -> LayerPatch | None:
         """Return the layer of `scan`; None when it has to be made the slow way."""
-        old = self._cache.recall(scan, self._context.sink.algorithm)
+        old = self.cache.recall(scan, self._context.sink.algorithm)
         base = self._load(old)
         if old is None or base is None or self._context.layer_document is None:
             return None
@@ -121,17 +123,19 @@ class PatchBase:
             bytes=base.bytes + sum(change.new.size - change.old.size for change in changes),
         )
         if not isinstance(self._context.sink, HashOnly):
-            base = Base(scan="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
-            algorithm = self._context.sink.algorithm
-            digest = self._cache.save_changed(old, scan, algorithm, values, numbers)
-            self._save(digest, base)
+            # The shards of new objects have not been seen with them yet.
+            shards = shards.without({change.new.digest[0] for change in changes if change.new.digest})
+            self.cache.save_changed(old, scan, self._context.sink.algorithm, values, numbers)
+            self._save(
+                Base(stat="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
+            )
         return patch
 
     def _read(
         self, before: Scan, scan: Scan, known: Values, numbers: list[int], kind: Shaping
     ) -> tuple[Values, tuple[Change, ...] | None]:
         """Take in the entries `numbers`; return all values, and the changes (None: not only of files)."""
-        quiet = msgspec.structs.replace(self._context, state=None, listener=ignore)
+        quiet = msgspec.structs.replace(self._context, listener=ignore)
         kept = scan.with_parents(numbers)
         new, was = scan.only(kept), before.only(kept)
         chosen = kind.choose(new)
@@ -167,7 +171,7 @@ class PatchBase:
         return None if absent(self._context.sink, digests) else shards
 
     def _load(self, old: Remembered | None) -> Base | None:
-        """Return the base if the remembered scan is the one that it was made from."""
+        """Return the base if what is remembered is what it was made from."""
         if old is None:
             return None
         try:
@@ -178,10 +182,13 @@ class PatchBase:
         except (OSError, msgspec.DecodeError, msgspec.ValidationError):
             # None, or one of another version of this program: the slow way makes a new one.
             return None
-        return base if base.scan == old.digest.hex() else None
+        return base if base.stat == old.digest.hex() else None
 
-    def _save(self, digest: bytes, base: Base) -> None:
-        base = msgspec.structs.replace(base, scan=digest.hex())
+    def _save(self, base: Base) -> None:
+        """Note that the cache's file gave `base`, if it has one."""
+        if self.cache.digest is None:
+            return
+        base = msgspec.structs.replace(base, stat=self.cache.digest.hex())
         # What cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -209,7 +216,7 @@ def _differing(before: Scan, after: Scan) -> Iterator[int]:
     size = walk.RECORD.size
     for start in range(0, len(after.records), size * _COMPARED):
         part = slice(start, start + size * _COMPARED)
-        # Views are compared number by number.
+        # Copied, as views are compared number by number: thirty times slower.
         old, new = bytes(before.records[part]), bytes(after.records[part])
         if old != new:
             for at in range(0, len(new), size):

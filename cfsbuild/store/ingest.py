@@ -133,8 +133,8 @@ def ingest_tree(  # noqa: PLR0913 (all but two have defaults)
             values[number] = value
     if missing:
         _read_missing(work, missing, values)
-        if cache:
-            cache.save(scan, sink.algorithm, _overlaid(known, values))
+    if cache and (missing or cache.digest is None):
+        cache.save(scan, sink.algorithm, _overlaid(known, values))
     return values
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 
 import msgspec
 
@@ -20,6 +21,11 @@ class Shards(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     taken_ns: int = 0
     ctimes_ns: dict[int, int] = {}
+
+    def without(self, shards: Collection[int]) -> Shards:
+        """Return this time's shards but `shards`: nothing is known of those."""
+        kept = {shard: ctime for shard, ctime in self.ctimes_ns.items() if shard not in shards}
+        return Shards(self.taken_ns, kept)
 
     def settled(self, now: Shards) -> frozenset[int]:
         """Return the shards (first bytes of digests) that hold `now` what they held at this time."""

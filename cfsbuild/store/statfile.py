@@ -1,11 +1,12 @@
 """The two files of a stat cache: a scan with what was found out, and what little has changed since.
 
-The scan, of magic `CFSSTAT2`: BLAKE3 of the rest (32 bytes), `_HEAD` (when the scan began in ns, its digest,
-lengths of the three parts), records, names, and a MessagePack list with one element for each record: nil, or
-the digest, or the content of a file of 1 to 64 bytes.
+The scan, of magic `CFSSTAT1`: BLAKE3 of the rest (32 bytes), `_HEAD` (when the scan began in ns, lengths of
+the three parts), records, names, and a MessagePack list with one element for each record: nil, or the digest,
+or the content of a file of 1 to 64 bytes.
 
-The changes, of magic `CFSSTATC`: BLAKE3 of the rest, and `Changes` as MessagePack. They make the scan that it
-names a later one. A file that is damaged, foreign, or of another version counts as absent.
+The changes, of magic `CFSSTATC`: BLAKE3 of the rest, and `Changes` as MessagePack. They name the file that
+they change by its BLAKE3, which covers all that it says: whoever writes which file when, changes are never
+applied to another scan. A file that is damaged, foreign, or of another version counts as absent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -25,20 +27,20 @@ from cfsbuild.tree.scan import Scan
 Values = list[bytes | None]
 """What is known about each entry of a scan."""
 
-_MAGIC = b"CFSSTAT2"
+_MAGIC = b"CFSSTAT1"
 _CHANGES_MAGIC = b"CFSSTATC"
-_HEAD = struct.Struct("=q32sQQQ")
+_HEAD = struct.Struct("=qQQQ")
 _DIGEST = 32
 _START = len(_MAGIC) + _DIGEST
 
 
 class Changes(msgspec.Struct, frozen=True, array_like=True):
-    """Entries of the scan whose file has the digest `base`, as a later scan found them: record and value.
+    """Entries of a scan, whose file has the digest `whole`, as a later scan found them: record and value.
 
     `taken_ns` is of the later scan, which differs in nothing else.
     """
 
-    base: bytes
+    whole: bytes
     taken_ns: int
     entries: dict[int, tuple[bytes, bytes | None]]
 
@@ -46,8 +48,8 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
 class Remembered(msgspec.Struct, frozen=True):
     """An old scan and what was found out about its files.
 
-    `digest` is the scan's, or that of the file with its changes. `base` is the digest of the file that it was
-    read from, `changed` the numbers of the entries that are not as they are there.
+    `digest` is of the file that says so, the scan's or its changes'. `whole` is that of the scan's, and
+    `changed` are the numbers of the entries that are not as they are there.
     """
 
     taken_ns: int
@@ -55,38 +57,38 @@ class Remembered(msgspec.Struct, frozen=True):
     records: memoryview
     names: memoryview
     values: Values
-    base: bytes
+    whole: bytes
     changed: frozenset[int] = frozenset()
 
 
-def write_scan(path: Path, scan: Scan, values: Values) -> None:
-    """Put `scan` and `values` into a file. Raises `OSError`."""
+def write_scan(path: Path, scan: Scan, values: Values) -> bytes:
+    """Put `scan` and `values` into a file, whose digest is returned. Raises `OSError`."""
     encoded = msgspec.msgpack.encode(values)
-    head = _HEAD.pack(scan.taken_ns, scan.digest, len(scan.records), len(scan.name_bytes), len(encoded))
-    _write(path, _MAGIC, (head, scan.records, scan.name_bytes, encoded))
+    head = _HEAD.pack(scan.taken_ns, len(scan.records), len(scan.name_bytes), len(encoded))
+    return _write(path, _MAGIC, (head, scan.records, scan.name_bytes, encoded))
 
 
-def write_changes(path: Path, base: bytes, scan: Scan, values: Values, numbers: Collection[int]) -> bytes:
+def write_changes(path: Path, whole: bytes, scan: Scan, values: Values, numbers: Collection[int]) -> bytes:
     """Put the entries `numbers` of `scan` into a file, whose digest is returned. Raises `OSError`.
 
-    All others are as they are in the file with the digest `base`.
+    All others are as they are in the file with the digest `whole`.
     """
     size = walk.RECORD.size
     entries = {
         number: (bytes(scan.records[number * size : (number + 1) * size]), values[number])
         for number in sorted(numbers)
     }
-    changes = Changes(base, scan.taken_ns, entries)
+    changes = Changes(whole, scan.taken_ns, entries)
     return _write(path, _CHANGES_MAGIC, (msgspec.msgpack.encode(changes),))
 
 
 def read_scan(path: Path, changes: Path) -> Remembered | None:
     """Return what the file `path` says, with what `changes` changes in it; None when there is none of use."""
-    base, body = _read(path, _MAGIC)
-    if body is None or len(body) < _HEAD.size:
+    read = _read(path, _MAGIC)
+    if read is None or len(read.body) < _HEAD.size:
         return None
-    taken_ns, digest, records, names, values = _HEAD.unpack_from(body)
-    body = body[_HEAD.size :]
+    taken_ns, records, names, values = _HEAD.unpack_from(read.body)
+    body = read.body[_HEAD.size :]
     if records + names + values != len(body):
         return None
     try:
@@ -95,34 +97,31 @@ def read_scan(path: Path, changes: Path) -> Remembered | None:
         return None
     if records % walk.RECORD.size or len(decoded) != records // walk.RECORD.size:
         return None
-    remembered = Remembered(taken_ns, digest, body[:records], body[records : records + names], decoded, base)
-    digest, later = _read_changes(changes)
-    return remembered if later is None or later.base != base else _changed(remembered, digest, later)
+    remembered = Remembered(
+        taken_ns, read.digest, body[:records], body[records : records + names], decoded, read.digest
+    )
+    return _with_changes(remembered, changes)
 
 
-def _changed(old: Remembered, digest: bytes, changes: Changes) -> Remembered:
-    """Return `old` with `changes`, made in place; `old` as it is when they do not fit."""
-    size = walk.RECORD.size
-    count = len(old.values)
-    if any(
-        number not in range(count) or len(record) != size for number, (record, _) in changes.entries.items()
-    ):
+def _with_changes(old: Remembered, path: Path) -> Remembered:
+    """Return `old` with what a file changes in it, in place; as it is when nothing there fits."""
+    read = _read(path, _CHANGES_MAGIC)
+    if read is None:
+        return old
+    try:
+        changes = msgspec.msgpack.decode(read.body, type=Changes)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return old
+    size, numbers = walk.RECORD.size, range(len(old.values))
+    fits = all(number in numbers and len(record) == size for number, (record, _) in changes.entries.items())
+    if changes.whole != old.whole or not fits:
         return old
     for number, (record, value) in changes.entries.items():
         old.records[number * size : (number + 1) * size] = record
         old.values[number] = value
     return msgspec.structs.replace(
-        old, taken_ns=changes.taken_ns, digest=digest, changed=frozenset(changes.entries)
+        old, taken_ns=changes.taken_ns, digest=read.digest, changed=frozenset(changes.entries)
     )
-
-
-def _read_changes(path: Path) -> tuple[bytes, Changes | None]:
-    """Return the digest of the changes and them; None for them when there are none of use."""
-    digest, body = _read(path, _CHANGES_MAGIC)
-    try:
-        return digest, None if body is None else msgspec.msgpack.decode(body, type=Changes)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return digest, None
 
 
 def _write(path: Path, magic: bytes, parts: Collection[bytes | memoryview]) -> bytes:
@@ -136,13 +135,20 @@ def _write(path: Path, magic: bytes, parts: Collection[bytes | memoryview]) -> b
     return check.digest()
 
 
-def _read(path: Path, magic: bytes) -> tuple[bytes, memoryview | None]:
-    """Return the digest in a file and what is behind it: None unless the digest and the magic are right."""
+class _Read(NamedTuple):
+    """What is behind the digest in a file, and the digest."""
+
+    digest: bytes
+    body: memoryview
+
+
+def _read(path: Path, magic: bytes) -> _Read | None:
+    """Return what a file holds, if its magic and digest are right; else None."""
     data = _map(path)
     if data is None or data[: len(magic)] != magic:
-        return b"", None
-    digest, body = bytes(data[len(magic) : _START]), data[_START:]
-    return digest, body if blake3(body).digest() == digest else None
+        return None
+    read = _Read(bytes(data[len(magic) : _START]), data[_START:])
+    return read if blake3(read.body).digest() == read.digest else None
 
 
 def _map(path: Path) -> memoryview | None:

@@ -73,44 +73,46 @@ def patch(context: PatchContext, params: ImageParams) -> TargetOutput | None:
     # Most of the time goes into the image, the rest into its dump.
     image = Begun(partial(_put_patched, context, entries), name="image")
     try:
-        dump = _patched_dump(context, params, entries)
+        dump = _patched_dump(context, entries) if params.dump else bytearray()
         manifest = _written(context, ".manifest.json") if params.manifest else bytearray()
     finally:
         image.settle()
-    raw = image.result()
+    patched, raw = image.result()
     if dump is None or manifest is None:
         return None
-    if raw is None:
+    if not patched and params.dump:
         raw = _put_rewritten(context, dump)
     if raw is None:
         return None
+    if params.manifest and not replace_each(manifest, [(_named(context.base), _named(raw))]):
+        return None
     name = recipe.image_name
-    files = [OutFile(name=f"{name}.cfs", image=raw.hex()), OutFile(name=f"{name}.dump", data=dump)]
+    files = [OutFile(name=f"{name}.cfs", image=raw.hex())]
+    if params.dump:
+        files.append(OutFile(name=f"{name}.dump", data=dump))
     if params.manifest:
-        if not replace_each(manifest, [(_named(context.base), _named(raw))]):
-            return None
         files.append(OutFile(name=f"{name}.manifest.json", data=manifest))
     context.sink.set_ref(name, raw)
     return TargetOutput(digest=raw.hex(), reference=name, files=tuple(files))
 
 
-def _patched_dump(
-    context: PatchContext, params: ImageParams, entries: Sequence[tuple[DumpEntry, DumpEntry]]
-) -> bytearray | None:
-    dump = _written(context, ".dump") if params.dump else None
+def _patched_dump(context: PatchContext, entries: Sequence[tuple[DumpEntry, DumpEntry]]) -> bytearray | None:
+    dump = _written(context, ".dump")
     lines = [(_line(old), _line(new)) for old, new in entries]
     return dump if dump is not None and replace_each(dump, lines, shared=1) else None
 
 
-def _put_patched(context: PatchContext, entries: Sequence[tuple[DumpEntry, DumpEntry]]) -> bytes | None:
-    """Store the last image, patched; return its raw digest, None where that cannot be done."""
+def _put_patched(
+    context: PatchContext, entries: Sequence[tuple[DumpEntry, DumpEntry]]
+) -> tuple[bool, bytes | None]:
+    """Patch the last image and store it; return whether it could be patched, and its raw digest if stored."""
     from cfsbuild.erofs.patching import patch_image  # noqa: PLC0415 (a cached image is not written)
 
     image = context.image()
     if image is None or not patch_image(image, entries, algorithm=context.algorithm):
-        return None
+        return False, None
     # What was patched had the only inodes with the old contents.
-    return context.sink.put_image_like(context.base, image, *_added_and_gone(context))
+    return True, context.sink.put_image_like(context.base, image, *_added_and_gone(context))
 
 
 def _put_rewritten(context: PatchContext, dump: bytearray) -> bytes | None:

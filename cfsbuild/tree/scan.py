@@ -51,7 +51,10 @@ class Scan:
     @functools.cached_property
     def digest(self) -> bytes:
         """A hash (BLAKE3) that is equal for two scans exactly when nothing was seen to differ."""
-        return digest_of(self.records, self.name_bytes)
+        from blake3 import blake3  # noqa: PLC0415 (a directory that is only listed needs none)
+
+        start = len(self.records).to_bytes(8, "little")
+        return blake3(start).update(self.records).update(self.name_bytes).digest()
 
     def record(self, number: int) -> tuple[int, ...]:
         """Return the fields of entry `number`, without making columns of all."""
@@ -241,13 +244,6 @@ def scan(root: Path, *, threads: int = 0, one_file_system: bool = False) -> Scan
             os.close(fd)
     except OSError as error:
         raise explain(root, error) from error
-
-
-def digest_of(records: bytes | memoryview, names: bytes | memoryview) -> bytes:
-    """Return the digest of a scan of which these are records and names."""
-    from blake3 import blake3  # noqa: PLC0415 (a directory that is only listed needs none)
-
-    return blake3(len(records).to_bytes(8, "little")).update(records).update(names).digest()
 
 
 def match(old: tuple[bytes | memoryview, bytes | memoryview], new: Scan) -> list[int]:

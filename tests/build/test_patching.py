@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cfsbuild.build import outputs
 from cfsbuild.build.pipeline import Options, build, make_request
 from cfsbuild.errors import CfsError, StoreError
+from cfsbuild.store import layout
 from cfsbuild.store.contents import image_objects
 from cfsbuild.store.store import Store
 
@@ -35,6 +36,7 @@ RECIPES = {
     "two trees": PLAIN
     + '[nodes.other]\nkind = "tree"\nsource = "src/d"\ntarget = "/"\nneeds = ["root"]\nreplaces = ["/**"]\n',
 }
+FORCED = Options(force=None)
 PLACES = ["a0", "b0", "d/a0", "d/b0", "d/c0", "e/a0"]
 SIZES = [0, 1, 5, 64, 65, 5000]
 
@@ -168,13 +170,85 @@ def test_an_object_that_vanished_meanwhile_is_taken_in_again(place):
         assert all(store.has(needed) for needed in image_objects(store, digest))
 
 
-@pytest.mark.parametrize("gone", ["layers", "nodes", "images/contents"])
-def test_documents_that_vanished_are_made_again(place, gone):
+@pytest.mark.parametrize("gone", [layout.LAYERS, layout.NODES, layout.CONTENTS])
+def test_documents_that_vanished_are_made_again(place, gone, monkeypatch):
+    monkeypatch.setattr("cfsbuild.erofs.writer.write_dump", None)  # an image for nothing
     write(place.source / "a0", b"n" * 200)
-    directory = place.root / "store/cfsbuild" / gone
-    for path in directory.iterdir() if directory.is_dir() else ():
+    documents = list((place.root / "store" / gone).iterdir())
+    assert documents
+    for path in documents:
         path.unlink()
     place.same_as_from_nothing()
+
+
+def test_without_a_dump_the_image_is_patched(tmp_path, request):
+    made = Place(tmp_path, PLAIN + "[targets.image]\ndump = false\n")
+    tick()
+    made.build()
+    write(made.source / "a0", b"n" * 200)
+    fresh = made.build("fresh")
+    assert "demo-1.dump" not in fresh
+    request.getfixturevalue("never_merge")
+    assert made.build() == fresh
+
+
+def test_without_a_dump_an_image_that_cannot_be_patched_is_made(tmp_path):
+    made = Place(tmp_path, PLAIN + "[targets.image]\ndump = false\n")
+    tick()
+    made.build()
+    write(made.source / "a0", b"two words")
+    made.same_as_from_nothing()
+
+
+@pytest.mark.parametrize("name", ["demo-1.dump", "demo-1.manifest.json"])
+def test_no_image_is_patched_for_nothing_when_a_file_beside_it_is_gone(place, name, monkeypatch):
+    monkeypatch.setattr("cfsbuild.erofs.patching.patch_image", None)
+    write(place.source / "a0", b"n" * 200)
+    (place.root / "store-out" / name).unlink()
+    place.same_as_from_nothing()
+
+
+@pytest.mark.parametrize("between", ["--force", "another recipe"])
+def test_what_made_a_layer_anew_and_read_nothing_is_patched_next_time(place, between, request):
+    write(place.source / "a0", b"n" * 200)
+    place.build()
+    other = place.root / "other.toml"
+    other.write_text(PLAIN.replace("demo", "other").replace('"src"', '"src"\ntarget = "/usr"'))
+    recipe, options = (other, Options()) if between == "another recipe" else (place.root / "r.toml", FORCED)
+    whole = make_request(recipe, store=place.root / "store", output=place.root / f"{recipe.stem}-out")
+    build(whole, options, environ={})
+    tick()
+    write(place.source / "a0", b"N" * 200)
+    request.getfixturevalue("never_merge")
+    build(whole, Options(), environ={})
+
+
+def test_an_object_that_came_with_a_build_that_was_interrupted_is_looked_for(place, monkeypatch):
+    contents = [letter * 200 for letter in (b"a", b"b", b"c")]
+    for content in contents:
+        write(place.source / "a0", content)
+        os.utime(place.source / "a0", (5, 5))
+        tick()
+        place.build()
+    (lost,) = (
+        path for path in (place.root / "store/objects").glob("*/*") if path.read_bytes() == contents[0]
+    )
+    lost.unlink()
+    write(place.source / "a0", contents[0])
+    os.utime(place.source / "a0", (5, 5))
+    tick()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cfsbuild.build.execute._Run._publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.build()
+    tick()
+    place.build()
+    with Store.open(place.root / "store", read_only=True) as store:
+        assert all(store.has(needed) for needed in image_objects(store, store.resolve("demo-1")))
 
 
 @pytest.mark.parametrize("name", ["demo-1.dump", "demo-1.manifest.json", "demo-1.cfs"])

@@ -200,9 +200,10 @@ def test_what_was_saved_of_changes_is_loaded_with_all_else(patched, source) -> N
     assert cache.load(before, SHA256).count(None) == known.count(None) + 1
     old = recalled(cache, after)
     again, number = change(source, "f4", b"changed as well" * 100)
-    digest = cache.save_changed(old, again, SHA256, values_of(again), [number])
+    cache.save_changed(old, again, SHA256, values_of(again), [number])
+    saved = cache.digest
     assert cache.load(again, SHA256) == values_of(again)
-    assert recalled(cache, again).digest == digest != old.digest
+    assert recalled(cache, again).digest == cache.digest == saved != old.digest
     assert len(recalled(cache, again).changed) == 2
 
 
@@ -241,7 +242,7 @@ def test_changes_with_any_byte_wrong_count_as_absent(patched, tmp_path, native, 
 )
 def test_changes_that_do_not_fit_count_as_absent(patched, tmp_path, entries) -> None:
     cache, before, known, after = patched
-    body = msgspec.msgpack.encode(Changes(recalled(cache, after).base, after.taken_ns, entries))
+    body = msgspec.msgpack.encode(Changes(recalled(cache, after).whole, after.taken_ns, entries))
     changes_file(tmp_path).write_bytes(b"CFSSTATC" + blake3(body).digest() + body)
     assert cache.load(before, SHA256) == known
     assert recalled(cache, before).changed == frozenset()
@@ -259,13 +260,14 @@ def test_changes_to_another_scan_count_as_absent(patched, source, tmp_path) -> N
 
 
 def test_many_changes_are_saved_with_the_whole(patched, source, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("cfsbuild.store.statcache._MOST_CHANGED", 1)
+    monkeypatch.setattr("cfsbuild.store.statcache._WHOLE_FROM", 1)
     cache, after = patched.cache, patched.after
     again, number = change(source, "f4", b"changed as well" * 100)
-    digest = cache.save_changed(recalled(cache, after), again, SHA256, values_of(again), [number])
+    cache.save_changed(recalled(cache, after), again, SHA256, values_of(again), [number])
+    saved = cache.digest
     assert not list((tmp_path / "state").glob("*.changes"))
     assert cache.load(again, SHA256) == values_of(again)
-    assert recalled(cache, again).digest == digest
+    assert recalled(cache, again).digest == saved
 
 
 def test_changes_that_cannot_be_written_cost_only_time(patched, source, tmp_path) -> None:
@@ -275,4 +277,35 @@ def test_changes_that_cannot_be_written_cost_only_time(patched, source, tmp_path
     (tmp_path / "state").write_bytes(b"a file where the directory should be")
     again, number = change(source, "f4", b"changed as well" * 100)
     cache.save_changed(old, again, SHA256, values_of(again), [number])
+    assert cache.digest is None
     assert cache.load(again, SHA256) == [None] * len(again)
+
+
+def test_the_digest_is_of_this_scan_with_these_values(source, tmp_path) -> None:
+    cache = StatCache(tmp_path / "state")
+    found = later(scan(source))
+    values = values_of(found)
+    cache.load(found, SHA256)
+    assert cache.digest is None
+    cache.save(found, SHA256, values)
+    first = cache.digest
+    again = StatCache(tmp_path / "state")
+    again.load(found, SHA256)
+    assert again.digest == first
+    again.save(found, SHA256, [value and value[::-1] for value in values])
+    assert again.digest != first
+    (source / "small").unlink()
+    again.load(later(scan(source)), SHA256)
+    assert again.digest is None
+
+
+def test_what_is_known_of_another_scan_is_saved_again_so_that_the_next_one_finds_it(source, tmp_path) -> None:
+    cache = StatCache(tmp_path / "state")
+    found = later(scan(source))
+    ingest_tree(found, HashOnly(SHA256), cache=cache)
+    (source / "small").unlink()
+    fewer = later(scan(source))
+    values = ingest_tree(fewer, HashOnly(SHA256), cache=cache)
+    assert cache.digest is not None
+    assert StatCache(tmp_path / "state").load(fewer, SHA256) == values
+    assert recalled(cache, fewer).digest == cache.digest
