@@ -81,7 +81,7 @@ def record_mount(bundle: Bundle, tpm: Tpm, enrolled: Enrolment | None = None) ->
 
     Raises what `latch` raises.
     """
-    name, *_ = *_storage_keys(bundle, enrolled), ""
+    name = min(_storage_keys(bundle, enrolled), default="")
     latch(tpm, mount_event(bundle.name, bundle.image.digest), srk_name=name)
 
 
