@@ -59,7 +59,7 @@ class Begun(Generic[T]):
             self._ended.set()
 
 
-def settle_all(begun: Sequence[Begun[T]], *, patience: float | None = None) -> None:
+def _settle_all(begun: Sequence[Begun[T]], *, patience: float | None = None) -> None:
     """Wait for all of them, at most `patience` seconds together."""
     deadline = None if patience is None else time.monotonic() + patience
     for one in begun:
@@ -76,11 +76,11 @@ def at_once(calls: Sequence[Callable[[], T]], *, name: str) -> list[T]:
         for call in calls[:-1]:
             begun.append(Begun(call, name=name))  # noqa: PERF401 (what was begun is waited for)
         last = [call() for call in calls[-1:]]
-        settle_all(begun)
+        _settle_all(begun)
     except Exception:
-        settle_all(begun)
+        _settle_all(begun)
         raise
     except BaseException:
-        settle_all(begun, patience=PATIENCE)
+        _settle_all(begun, patience=PATIENCE)
         raise
     return [other.result() for other in begun] + last

@@ -21,7 +21,8 @@ def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = 
     `tpm-missing` (and something depends on it), `srk-name`, `counter-missing`, `counter-kind`, `counter-name`
     or `rollback`; `TpmError`.
     """
-    if bundle.target is None and enrolled is None:
+    wanted = _storage_keys(bundle, enrolled)
+    if not wanted:
         return
     if tpm is None:
         raise VerificationError(
@@ -30,7 +31,6 @@ def check_machine(bundle: Bundle, tpm: Tpm | None, enrolled: Enrolment | None = 
             resolution="name it: --tpm DEVICE",
             reason="tpm-missing",
         )
-    wanted = _storage_keys(bundle, enrolled)
     found = storage_key(tpm).name.hex()
     if wanted != {found}:
         raise VerificationError(

@@ -52,7 +52,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     layer: str
     entries: int
     bytes: int
-    shards: Shards = Shards()
+    shards: Shards
 
 
 class Shaping(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ class PatchBase:
     def remember(self, name: str, layer: Layer) -> None:
         """Note that what `cache` loaded or saved last gave `layer`, whose document is called `name`."""
         entries, size = extent(layer)
-        self._save(Base(stat="", layer=name, entries=entries, bytes=size))
+        self._save(name, entries, size, Shards())
 
     def patch(self, scan: Scan, kind: Shaping) -> LayerPatch | None:
         """Return the layer of `scan`; None when it has to be made the slow way."""
@@ -126,9 +126,7 @@ class PatchBase:
             # The shards of new objects have not been seen with them yet.
             shards = shards.without({change.new.digest[0] for change in changes if change.new.digest})
             self.cache.save_changed(old, scan, self._context.sink.algorithm, values, numbers)
-            self._save(
-                Base(stat="", layer=patch.name, entries=patch.entries, bytes=patch.bytes, shards=shards)
-            )
+            self._save(patch.name, patch.entries, patch.bytes, shards)
         return patch
 
     def _read(
@@ -184,11 +182,11 @@ class PatchBase:
             return None
         return base if base.stat == old.digest.hex() else None
 
-    def _save(self, base: Base) -> None:
-        """Note that the cache's file gave `base`, if it has one."""
+    def _save(self, layer: str, entries: int, size: int, shards: Shards) -> None:
+        """Note that the cache's file, if it has one, gave `layer`: fields as in `Base`."""
         if self.cache.digest is None:
             return
-        base = msgspec.structs.replace(base, stat=self.cache.digest.hex())
+        base = Base(stat=self.cache.digest.hex(), layer=layer, entries=entries, bytes=size, shards=shards)
         # What cannot be written costs time later, and nothing else.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

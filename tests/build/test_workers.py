@@ -1,42 +1,20 @@
 """The threads on which jobs run: they end when they are told to, whatever interrupted the one that told them."""
 
-import sys
 import threading
 import time
 
 import pytest
+from interruption import InterruptAt
 
 from cfsbuild.build import workers
 from cfsbuild.build.workers import Workers
 
 
-class InterruptAt:
-    """Raises `KeyboardInterrupt`, once, before the `number`th line of the workers' code that runs."""
-
-    def __init__(self, number):
-        self.number = number
-        self.lines = 0
-        self.where = 0
-
-    def __call__(self, frame, event, _):
-        if frame.f_code.co_filename != workers.__file__:
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.number:
-                self.where = frame.f_lineno
-                raise KeyboardInterrupt
-        return self
-
-
-def submit_two(pool, tracer, done):
-    """Submit two pieces of work, interrupted where `tracer` says."""
-    sys.settrace(tracer)
-    try:
+def submit_two(pool, interruption, done):
+    """Submit two pieces of work, interrupted where `interruption` says."""
+    with interruption:
         for number in range(2):
             pool.submit(str(number), lambda: done.append(time.monotonic()))
-    finally:
-        sys.settrace(None)
 
 
 def test_work_is_done_and_what_it_raises_is_handed_on():
@@ -91,17 +69,17 @@ def assert_closes(pool, done, where):
 
 
 def test_an_interruption_at_any_line_leaves_workers_that_can_be_closed():
-    calm, done = InterruptAt(0), []
+    calm, done = InterruptAt(0, workers.__file__), []
     pool = Workers(2)
     submit_two(pool, calm, done)
     assert_closes(pool, done, "calm")
     assert calm.lines > 12
     for number in range(1, calm.lines + 1):
         pool, done = Workers(2), []
-        tracer = InterruptAt(number)
+        interruption = InterruptAt(number, workers.__file__)
         with pytest.raises(KeyboardInterrupt):
-            submit_two(pool, tracer, done)
-        assert_closes(pool, done, tracer.where)
+            submit_two(pool, interruption, done)
+        assert_closes(pool, done, interruption.where)
 
 
 @pytest.mark.parametrize("when", ["before it is there", "when it is there"])

@@ -1,11 +1,11 @@
 """A mount by a bundle that is interrupted, at whatever line, leaves nothing mounted and no error of its own."""
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from interruption import InterruptAt
 from machines import tree
 
 from cfsbuild.deploy import bundle_mount
@@ -18,12 +18,10 @@ from cfsbuild.trust.statement import image_file
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-HERE = str(Path(bundle_mount.__file__).parent)
-MOUNTING = ("attach.py", "bundle_mount.py", "mount.py", "state.py", "syscalls.py")
-
-
-class Stop(BaseException):
-    """What a signal's handler raises."""
+MOUNTING = tuple(
+    str(Path(bundle_mount.__file__).with_name(name))
+    for name in ("attach.py", "bundle_mount.py", "mount.py", "state.py", "syscalls.py")
+)
 
 
 @pytest.fixture
@@ -63,27 +61,11 @@ def mounted_below(directory):
 
 def interrupted(number, directory, bundle):
     """Stop at the line of that number that runs in what mounts; say whether it got so far."""
-    count = 0
-
-    def trace(frame, event, _argument):
-        nonlocal count
-        path = frame.f_code.co_filename
-        if not path.startswith(HERE) or not path.endswith(MOUNTING):
-            return None
-        if event == "line":
-            count += 1
-            if count == number:
-                raise Stop
-        return trace
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
     try:
-        bundle_mount.mount_accepted(bundle, directory, directory / "root", allow_insecure=True)
-    except Stop:
+        with InterruptAt(number, *MOUNTING):
+            bundle_mount.mount_accepted(bundle, directory, directory / "root", allow_insecure=True)
+    except KeyboardInterrupt:
         return True
-    finally:
-        sys.settrace(previous)
     return False
 
 
