@@ -10,7 +10,7 @@ import edge
 import msgspec
 import pytest
 import swtpm
-from enrolled import Enrolled
+from enrolled import Between, Enrolled, swallowed
 
 from cfsbuild.cli import boot, boot_systemd
 from cfsbuild.deploy import boot_bundle, boot_report
@@ -18,6 +18,7 @@ from cfsbuild.deploy.boot_config import BootConfig, StateDevice
 from cfsbuild.deploy.kernel_features import has_feature
 from cfsbuild.errors import CfsError
 from cfsbuild.trust import counter, enrolment
+from cfsbuild.trust.tpm.transport import Transport, open_transport
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -220,13 +221,28 @@ def test_who_gets_a_shell_gets_no_secrets_and_without_the_tpm_no_shell(machine, 
     machine.start()
 
 
-def test_a_machine_that_knows_itself_holds_bundles_that_name_none_against_its_counter(machine, run):
+@pytest.fixture
+def for_any_machine(machine, run):
+    """Put a bundle on the disk that names no machine."""
     Path("edge.toml").write_text(
         RECIPE.split("[targets.bundle.seal]", maxsplit=1)[0].replace("sealed", "signed")
     )
     assert run("build", "edge.toml").status == 0
     (machine.disk / "edge.bundle").write_bytes(Path("out/edge-1.bundle").read_bytes())
     assert b'"target":null' in Path("out/edge-1.bundle.json").read_bytes()
+
+
+@pytest.mark.usefixtures("for_any_machine")
+def test_a_machine_that_knows_itself_is_not_told_by_others_that_pcr_15_was_extended(machine, monkeypatch):
+    def between(name):
+        return Transport(name, Between(open_transport(name), change=swallowed))
+
+    monkeypatch.setattr(boot_bundle, "open_transport", between)
+    assert machine.refused(bundle="edge.bundle") == "tpm-response"
+
+
+@pytest.mark.usefixtures("for_any_machine")
+def test_a_machine_that_knows_itself_holds_bundles_that_name_none_against_its_counter(machine):
     machine.start(bundle="edge.bundle")
     subprocess.run(["umount", "-R", machine.root], check=True)
     with machine.enrolled.tpm() as tpm:

@@ -252,7 +252,7 @@ def test_changes_to_another_scan_count_as_absent(patched, source, tmp_path) -> N
     cache = patched.cache
     file = changes_file(tmp_path)
     stale = file.read_bytes()
-    again, _ = change(source, "f4", b"changed as well" * 100)
+    again, _ = change(source, "f3", b"changed once more" * 100)
     cache.save(again, SHA256, values_of(again))
     assert not file.exists()
     file.write_bytes(stale)
